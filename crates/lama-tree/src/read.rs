@@ -3,6 +3,7 @@
 
 use crate::{Blob, Content, Error, Kind, Node, Result, Tree, TreePath};
 use lama_exec::fs::{self, AtPath};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -25,10 +26,25 @@ pub fn read_tar(
         reason,
     };
     let io = |e: std::io::Error| bad(e.to_string());
-    let mut files: std::collections::HashMap<TreePath, Node> = std::collections::HashMap::new();
+    let mut files: HashMap<TreePath, Node> = HashMap::new();
     let mut archive = tar::Archive::new(Cursor::new(blob.bytes()));
-    for entry in archive.entries_with_seek().map_err(io)? {
-        let mut entry = entry.map_err(io)?;
+    let mut long = LongNames::default();
+    // Raw: the crate's own pax parser splits records at newlines, which binary attributes may hold.
+    for entry in archive.entries_with_seek().map_err(io)?.raw(true) {
+        let entry = entry.map_err(io)?;
+        let at = usize::try_from(entry.raw_file_position()).unwrap_or(usize::MAX);
+        let len = usize::try_from(entry.size()).unwrap_or(usize::MAX);
+        let data = Content::slice(blob, at, len);
+        let h = entry.header();
+        if long
+            .take(h.entry_type(), || {
+                Ok(data.as_ref().map_err(|e| e.to_string())?.bytes())
+            })
+            .map_err(bad)?
+        {
+            continue;
+        }
+        let LongNames { path, link, xattrs } = std::mem::take(&mut long);
         let text = |bytes: &[u8]| {
             std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| {
                 bad(format!(
@@ -37,21 +53,14 @@ pub fn read_tar(
                 ))
             })
         };
-        let path = TreePath::new(&text(&entry.path_bytes())?)?;
-        let mut xattrs = std::collections::BTreeMap::new();
-        if let Some(ext) = entry.pax_extensions().map_err(io)? {
-            for e in ext {
-                let e = e.map_err(io)?;
-                if let Some(k) = e.key().ok().and_then(|k| k.strip_prefix("SCHILY.xattr.")) {
-                    xattrs.insert(k.to_owned(), e.value_bytes().to_vec());
-                }
-            }
-        }
-        let h = entry.header();
+        let path = TreePath::new(&text(path.as_deref().unwrap_or(&h.path_bytes()))?)?;
         let id = |v: std::io::Result<u64>| {
             u32::try_from(v.map_err(io)?).map_err(|_| bad(format!("{path}: owner out of range")))
         };
-        let link = || match entry.link_name_bytes() {
+        let link = || match link
+            .clone()
+            .or_else(|| h.link_name_bytes().map(|b| b.to_vec()))
+        {
             Some(b) => text(&b),
             None => Err(bad(format!("{path}: a link without a target"))),
         };
@@ -61,11 +70,7 @@ pub fn read_tar(
         };
         let kind = match h.entry_type() {
             tar::EntryType::Directory => Kind::Dir,
-            tar::EntryType::Regular | tar::EntryType::Continuous => {
-                let at = usize::try_from(entry.raw_file_position()).unwrap_or(usize::MAX);
-                let len = usize::try_from(entry.size()).unwrap_or(usize::MAX);
-                Kind::File(Content::slice(blob, at, len)?)
-            }
+            tar::EntryType::Regular | tar::EntryType::Continuous => Kind::File(data?),
             tar::EntryType::Symlink => Kind::Symlink(link()?),
             tar::EntryType::Link => {
                 let target = TreePath::new(&link()?)?;
@@ -81,7 +86,6 @@ pub fn read_tar(
             tar::EntryType::Char => dev().map(|(a, b)| Kind::CharDev(a, b))?,
             tar::EntryType::Block => dev().map(|(a, b)| Kind::BlockDev(a, b))?,
             tar::EntryType::Fifo => Kind::Fifo,
-            tar::EntryType::XGlobalHeader => continue,
             other => return Err(bad(format!("{path}: member of unknown type {other:?}"))),
         };
         let node = Node {
@@ -97,6 +101,69 @@ pub fn read_tar(
         member(path, node)?;
     }
     Ok(())
+}
+
+/// What GNU and pax members say about the member after them.
+#[derive(Default)]
+struct LongNames {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+impl LongNames {
+    /// Takes in a member that only describes the next one; false for any other.
+    fn take<'a>(
+        &mut self,
+        kind: tar::EntryType,
+        data: impl FnOnce() -> std::result::Result<&'a [u8], String>,
+    ) -> std::result::Result<bool, String> {
+        let name = |d: &[u8]| d.split(|b| *b == 0).next().map(<[u8]>::to_vec);
+        match kind {
+            tar::EntryType::GNULongName => self.path = name(data()?),
+            tar::EntryType::GNULongLink => self.link = name(data()?),
+            tar::EntryType::XGlobalHeader => {}
+            tar::EntryType::XHeader => {
+                for (key, value) in pax_records(data()?)? {
+                    match key {
+                        "path" => self.path = Some(value.to_vec()),
+                        "linkpath" => self.link = Some(value.to_vec()),
+                        "size" => return Err("a member of over 8 GiB".to_owned()),
+                        _ => {
+                            if let Some(k) = key.strip_prefix("SCHILY.xattr.") {
+                                self.xattrs.insert(k.to_owned(), value.to_vec());
+                            }
+                        }
+                    }
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// The records of a pax extended header, `LENGTH KEY=VALUE\n` each (POSIX.1-2017, pax, "Extended
+/// Header").
+fn pax_records(mut data: &[u8]) -> std::result::Result<Vec<(&str, &[u8])>, String> {
+    let mut records = Vec::new();
+    while !data.is_empty() {
+        let record = || -> Option<(&str, &[u8], usize)> {
+            let space = data.iter().position(|b| *b == b' ')?;
+            let len: usize = std::str::from_utf8(data.get(..space)?).ok()?.parse().ok()?;
+            let body = data.get(space + 1..len)?.strip_suffix(b"\n")?;
+            let eq = body.iter().position(|b| *b == b'=')?;
+            Some((
+                std::str::from_utf8(body.get(..eq)?).ok()?,
+                body.get(eq + 1..)?,
+                len,
+            ))
+        };
+        let (key, value, len) = record().ok_or("a broken pax header")?;
+        records.push((key, value));
+        data = data.get(len..).unwrap_or(&[]);
+    }
+    Ok(records)
 }
 
 /// Reads a directory as a tree, all of it owned by root; files are mapped, not copied, so the
