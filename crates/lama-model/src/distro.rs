@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `distro/lamadist.toml`: the distribution itself.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The distribution: its name, version base, tracks and package feeds.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Distro {
+    /// `ID=` of os-release(5): lower-case letters, digits, `.`, `_`, `-`.
+    pub id: String,
+    /// `NAME=` of os-release(5).
+    pub name: String,
+    /// The version that the next release is counted from, `MAJOR.MINOR.PATCH`.
+    pub version: String,
+    /// `HOME_URL=` of os-release(5).
+    pub home_url: String,
+    /// The time that everything built carries, in seconds since 1970
+    /// (<https://reproducible-builds.org/specs/source-date-epoch/>).
+    pub source_date_epoch: u64,
+    /// Release tracks by name.
+    pub tracks: BTreeMap<String, Track>,
+    /// Package feeds of the debian engine by name.
+    pub feeds: BTreeMap<String, Feed>,
+    /// Packages of the tools tree that builds run their external programs from.
+    pub tools: Vec<String>,
+    /// Paths of packages that are left out of every image, as glob patterns (`*` crosses `/`); a
+    /// pattern that begins with `!` keeps what an earlier one excluded.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+}
+
+/// A line of releases.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Track {
+    /// For whom it is.
+    pub description: String,
+    /// Months that a release of this track receives security updates.
+    pub support_months: u32,
+}
+
+/// A Debian package feed.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Feed {
+    /// The archive's name: the last component of a mirror's URL, `debian` or `debian-security`.
+    pub archive: String,
+    /// The suite below `dists/`: a code name, never `stable`.
+    pub suite: String,
+    /// The components always used (`main`); machines may name more.
+    pub components: Vec<String>,
+    /// OpenPGP certificates that sign it, relative to `distro/`.
+    pub keys: Vec<String>,
+}

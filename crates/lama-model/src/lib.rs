@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The description of the distribution: `distro/` parsed, checked and resolved.
+//!
+//! No network, no process. Every file is TOML; unknown keys, missing references, cycles and
+//! partitions that overlap are errors that name file and line (see [`Error`]). What a build needs of
+//! one machine and image is a [`Selection`].
+
+mod distro;
+mod error;
+mod image;
+pub mod layout;
+mod load;
+mod machine;
+mod schema;
+mod select;
+
+pub use distro::{Distro, Feed, Track};
+pub use error::{Error, Result, parse};
+pub use image::{Compression, Image, PackageGroup};
+pub use layout::Layout;
+pub use load::Description;
+pub use machine::{Arch, Machine};
+pub use schema::{SCHEMAS, schema};
+pub use select::Selection;

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `distro/machines/*.toml`: what hardware needs (a BSP).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use toml::Spanned;
+
+/// A Debian architecture.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// x86-64.
+    Amd64,
+    /// AArch64.
+    Arm64,
+}
+
+impl Arch {
+    /// Debian's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "amd64",
+            Arch::Arm64 => "arm64",
+        }
+    }
+    /// The UEFI specification's short name, as in `BOOTX64.EFI` (section 3.5.1.1).
+    pub fn efi(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "x64",
+            Arch::Arm64 => "aa64",
+        }
+    }
+    /// The multiarch tuple, as in `/usr/lib/x86_64-linux-gnu`.
+    pub fn multiarch(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "x86_64-linux-gnu",
+            Arch::Arm64 => "aarch64-linux-gnu",
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A machine.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Machine {
+    /// What it is, in a line.
+    pub description: String,
+    /// Its architecture.
+    pub arch: Arch,
+    /// RAUC's `compatible`: a bundle for another machine is refused.
+    pub compatible: String,
+    /// The layout of an installed system's disk (`distro/layouts/`).
+    #[schemars(with = "String")]
+    pub layout: Spanned<String>,
+    /// The layout of the live and installer medium.
+    #[schemars(with = "String")]
+    pub medium: Spanned<String>,
+    /// Whether the debian engine builds it; otherwise why not.
+    #[serde(default)]
+    pub debian: Debian,
+    /// Packages it needs: kernel, EFI stub, microcode, firmware.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Feed components it needs besides those of the feed (`non-free-firmware`).
+    #[serde(default)]
+    pub components: Vec<String>,
+    /// `console=` parameters, the last of which becomes /dev/console.
+    #[serde(default)]
+    pub consoles: Vec<String>,
+    /// More kernel command line parameters.
+    #[serde(default)]
+    pub cmdline: Vec<String>,
+    /// Kernel modules that its initrd holds besides their dependencies.
+    #[serde(default)]
+    pub initrd_modules: Vec<String>,
+}
+
+/// Whether the debian engine can build a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Debian {
+    /// It can.
+    #[default]
+    Supported,
+    /// It cannot, for this reason.
+    Unsupported(String),
+}
