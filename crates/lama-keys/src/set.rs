@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A key set: opening it, making a development one, and what is in it.
+
+use crate::cert::CertificateInfo;
+use crate::error::{Error, Result};
+use crate::file::{Entry, FILE_NAME, KeySetFile, Kind, Pkcs11Access};
+use crate::local::LocalKey;
+use crate::pkcs11::{PinValue, Pkcs11Uri};
+use crate::release::Source;
+use crate::role::Role;
+use crate::signer::{Pkcs11Signer, Signer};
+use crate::status::Severity;
+use lama_exec::fs;
+use lama_exec::{Progress, Tools};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Where a private key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrivateKey {
+    /// In a file: unencrypted PEM (PKCS#8), or armored OpenPGP.
+    File(PathBuf),
+    /// In a PKCS#11 token.
+    Pkcs11(Pkcs11Uri),
+}
+
+impl PrivateKey {
+    fn parse(text: &str, dir: &Path) -> Result<Self> {
+        if text.starts_with("pkcs11:") {
+            Ok(Self::Pkcs11(Pkcs11Uri::parse(text, PinValue::Refused)?))
+        } else {
+            Ok(Self::File(dir.join(text)))
+        }
+    }
+}
+
+/// A certificate of a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its file: X.509 in PEM form, or an armored OpenPGP certificate.
+    pub path: PathBuf,
+    /// As in [`RoleStatus`](crate::RoleStatus).
+    pub fingerprint: String,
+    /// Whether it has been replaced and is still honoured.
+    pub previous: bool,
+}
+
+/// A key set, loaded.
+#[derive(Debug, Clone)]
+pub struct KeySet {
+    pub(crate) dir: PathBuf,
+    pub(crate) file: KeySetFile,
+}
+
+impl KeySet {
+    /// Loads the key set of a directory and checks it; a defect is an error. Warnings are logged.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let set = Self::load(dir)?;
+        set.check()?;
+        Ok(set)
+    }
+
+    /// Loads a key set without looking at its keys, so that [`KeySet::status`] can.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = absolute(dir.as_ref())?;
+        let path = dir.join(FILE_NAME);
+        let Some(data) = fs::read_optional(&path)? else {
+            return Err(Error::NotAKeySet { dir });
+        };
+        let text = String::from_utf8(data).map_err(|e| Error::Syntax {
+            path: path.clone(),
+            line: 1 + e
+                .as_bytes()
+                .iter()
+                .take(e.utf8_error().valid_up_to())
+                .filter(|b| **b == b'\n')
+                .count(),
+            message: "not UTF-8".into(),
+        })?;
+        Ok(Self {
+            file: KeySetFile::parse(&text, &path)?,
+            dir,
+        })
+    }
+
+    /// Fails where [`KeySet::status`] finds an error.
+    pub fn check(&self) -> Result<()> {
+        let status = self.status();
+        let mut errors = Vec::new();
+        for p in status.all_problems() {
+            match p.severity {
+                Severity::Error => errors.push(format!("  {}\n    hint: {}", p.message, p.hint)),
+                Severity::Warning => {
+                    tracing::warn!("key set {}: {}", self.dir.display(), p.message)
+                }
+            }
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Defective {
+                dir: self.dir.clone(),
+                problems: errors,
+            })
+        }
+    }
+
+    /// Opens the key set of a directory; where there is none yet, makes a development set first and
+    /// says so once. Several processes may do so at a time: one makes it, the others wait.
+    /// An interruption leaves nothing under the final name.
+    pub fn open_or_create_development(
+        dir: impl AsRef<Path>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let dir = absolute(dir.as_ref())?;
+        let _lock = match Self::open(&dir) {
+            Err(Error::NotAKeySet { .. }) => lock(&dir)?,
+            other => return other,
+        };
+        match Self::open(&dir) {
+            Err(Error::NotAKeySet { .. }) => {}
+            other => return other,
+        }
+        let sources = Role::ALL.iter().map(|r| (*r, Source::Generate)).collect();
+        Self::create(
+            &dir,
+            Kind::Development,
+            "development",
+            sources,
+            None,
+            None,
+            progress,
+        )?;
+        progress.note(&format!(
+            "made development keys in {} (NOT FOR RELEASE; a release needs `lamadist keys init`)",
+            dir.display()
+        ));
+        Self::open(&dir)
+    }
+
+    /// Makes a set in a temporary sibling of `dir` and moves it there. The lock is held.
+    pub(crate) fn create(
+        dir: &Path,
+        kind: Kind,
+        name: &str,
+        sources: BTreeMap<Role, Source>,
+        pkcs11: Option<Pkcs11Access>,
+        tools: Option<&Tools>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        use fs::AtPath;
+        if fs::symlink_metadata(dir).is_ok() && !fs::read_dir(dir)?.is_empty() {
+            return Err(match kind {
+                Kind::Development => Error::NotAKeySet {
+                    dir: dir.to_owned(),
+                },
+                Kind::Release => Error::Exists {
+                    dir: dir.to_owned(),
+                },
+            });
+        }
+        let (parent, stem) = split(dir);
+        fs::create_dir_all(parent)?;
+        let prefix = format!(".{stem}.new-");
+        // What an interrupted run left; nobody else is at it, for we hold the lock.
+        for e in fs::read_dir(parent)? {
+            if e.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_dir_all(e.path())?;
+            }
+        }
+        // The mode before the first secret is in it.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        let tmp = tempfile::Builder::new()
+            .prefix(&prefix)
+            .permissions(private)
+            .tempdir_in(parent)
+            .at("create a directory in", parent)?;
+        let set = crate::generate::key_set(tmp.path(), kind, name, sources, pkcs11, progress)?;
+        set.write_enrolment(tools)?;
+        crate::file::sync_dir(tmp.path())?;
+        let made = tmp.keep();
+        fs::rename(&made, dir).inspect_err(|_| {
+            let _ = fs::remove_dir_all(&made);
+        })?;
+        crate::file::sync_dir(parent)
+    }
+
+    /// The directory, absolute.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    /// Its kind, as `keyset.toml` says.
+    pub fn kind(&self) -> Kind {
+        self.file.kind
+    }
+
+    /// Whether it may sign no release.
+    pub fn is_development(&self) -> bool {
+        self.require_release().is_err()
+    }
+
+    /// The error of `--release` where this is no release set, or a certificate of it carries the
+    /// mark of a development key whatever `keyset.toml` says.
+    pub fn require_release(&self) -> Result<()> {
+        let fail = |role| {
+            Err(Error::DevelopmentKeys {
+                dir: self.dir.clone(),
+                role,
+            })
+        };
+        if self.file.kind == Kind::Development {
+            return fail(None);
+        }
+        for role in Role::ALL {
+            for c in self.certificates(role) {
+                let development = match role {
+                    Role::Openpgp => crate::openpgp::read_public(&c.path)?
+                        .user_id
+                        .contains("NOT FOR RELEASE"),
+                    _ => CertificateInfo::read(&c.path)?.development,
+                };
+                if development {
+                    return fail(Some(role));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The owner of our entries in the firmware's databases. Made from the first PK certificate
+    /// (UUIDv5), and kept when keys are replaced.
+    pub fn owner_guid(&self) -> Uuid {
+        self.file.owner_guid
+    }
+
+    /// How tools reach PKCS#11 tokens.
+    pub fn pkcs11(&self) -> Option<&Pkcs11Access> {
+        self.file.pkcs11.as_ref()
+    }
+
+    /// Where the private key of a role is.
+    pub fn private_key(&self, role: Role) -> Result<PrivateKey> {
+        match &self.entry(role)?.private_key {
+            Some(text) => PrivateKey::parse(text, &self.dir),
+            None => Err(Error::NoPrivateKey { role }),
+        }
+    }
+
+    /// The file of the current certificate of a role: X.509 PEM, or armored OpenPGP.
+    pub fn certificate_path(&self, role: Role) -> PathBuf {
+        self.dir.join(
+            self.file
+                .roles
+                .get(&role)
+                .map_or("", |e| e.certificate.as_str()),
+        )
+    }
+
+    /// The current certificate of a role, as text (PEM or armored OpenPGP).
+    pub fn certificate_pem(&self, role: Role) -> Result<String> {
+        Ok(fs::read_to_string(self.certificate_path(role))?)
+    }
+
+    /// The certificates of a role that are honoured: the current one, then the replaced ones.
+    pub fn certificates(&self, role: Role) -> Vec<Certificate> {
+        let Some(e) = self.file.roles.get(&role) else {
+            return Vec::new();
+        };
+        let one = |name: &str, fingerprint: &str, previous| Certificate {
+            path: self.dir.join(name),
+            fingerprint: fingerprint.to_owned(),
+            previous,
+        };
+        std::iter::once(one(&e.certificate, &e.fingerprint, false))
+            .chain(
+                e.previous
+                    .iter()
+                    .map(|p| one(&p.certificate, &p.fingerprint, true)),
+            )
+            .collect()
+    }
+
+    /// The certificate UKIs are signed with (PEM), for sbsign, sbverify and virt-fw-vars.
+    pub fn db_cert_path(&self) -> PathBuf {
+        self.certificate_path(Role::Db)
+    }
+
+    /// The key UKIs are signed with.
+    pub fn db_key(&self) -> Result<PrivateKey> {
+        self.private_key(Role::Db)
+    }
+
+    /// The current public key of PCR policies, SPKI in PEM form: for systemd-measure,
+    /// systemd-cryptenroll and systemd-repart (`--tpm2-public-key`).
+    pub fn pcr_public_path(&self) -> PathBuf {
+        let name = self
+            .file
+            .roles
+            .get(&Role::Pcr)
+            .and_then(|e| e.public_key.as_deref());
+        self.dir.join(name.unwrap_or("pcr.pub"))
+    }
+
+    /// The directory with what firmware enrolls: `PK`, `KEK` and `db`, each as `.esl`, `.auth`
+    /// and `.cer` (DER). Its `.auth` files are what systemd-boot wants in `loader/keys/auto`.
+    pub fn enroll_dir(&self) -> PathBuf {
+        self.dir.join("enroll")
+    }
+
+    /// The certificates nodes trust bundles by, as RAUC's keyring file (PEM, one after another).
+    pub fn rauc_keyring_pem(&self) -> Result<String> {
+        let mut all = String::new();
+        for c in self.certificates(Role::RaucCa) {
+            all.push_str(&fs::read_to_string(&c.path)?);
+        }
+        Ok(all)
+    }
+
+    /// Something that signs with the key of a role. A key in a token needs `tools` with openssl and
+    /// its pkcs11 engine.
+    pub fn signer<'a>(
+        &'a self,
+        role: Role,
+        tools: Option<&'a Tools>,
+    ) -> Result<Box<dyn Signer + 'a>> {
+        match self.private_key(role)? {
+            PrivateKey::File(path) => Ok(Box::new(LocalKey::read(&path)?)),
+            PrivateKey::Pkcs11(uri) => Ok(Box::new(Pkcs11Signer {
+                role,
+                uri,
+                access: self.pkcs11(),
+                tools: tools.ok_or(Error::NeedsTools { role })?,
+                spki: CertificateInfo::read(&self.certificate_path(role))?.spki,
+            })),
+        }
+    }
+
+    /// Private key, certificate and public key of the current `pcr` key, then of the previous ones
+    /// whose private part is still there.
+    pub(crate) fn pcr_pairs(&self) -> Result<Vec<(PrivateKey, PathBuf, PathBuf)>> {
+        let e = self.entry(Role::Pcr)?;
+        let mut all = vec![(
+            self.private_key(Role::Pcr)?,
+            self.dir.join(&e.certificate),
+            self.pcr_public_path(),
+        )];
+        for p in &e.previous {
+            if let (Some(key), Some(public)) = (&p.private_key, &p.public_key) {
+                let key = PrivateKey::parse(key, &self.dir)?;
+                all.push((key, self.dir.join(&p.certificate), self.dir.join(public)));
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn entry(&self, role: Role) -> Result<&Entry> {
+        // Loading has checked that each role is there.
+        self.file
+            .roles
+            .get(&role)
+            .ok_or(Error::NoPrivateKey { role })
+    }
+}
+
+/// Takes the lock of the set that is or shall be at `dir`.
+pub(crate) fn lock(dir: &Path) -> Result<fs::FileLock> {
+    let (parent, stem) = split(dir);
+    Ok(fs::FileLock::exclusive(
+        parent.join(format!(".{stem}.lock")),
+    )?)
+}
+
+fn split(dir: &Path) -> (&Path, String) {
+    let stem = dir
+        .file_name()
+        .map_or_else(|| "keys".into(), |n| n.to_string_lossy().into_owned());
+    (dir.parent().unwrap_or(Path::new("/")), stem)
+}
+
+pub(crate) fn absolute(dir: &Path) -> Result<PathBuf> {
+    use fs::AtPath;
+    Ok(std::path::absolute(dir).at("find", dir)?)
+}
