@@ -5,6 +5,7 @@ use lama_exec::fs::FsError;
 use miette::{NamedSource, SourceSpan};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What is wrong with the description.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -27,7 +28,7 @@ pub enum Error {
         hint: Option<String>,
         /// The file's text, for the excerpt.
         #[source_code]
-        source_code: NamedSource<String>,
+        source_code: Arc<NamedSource<String>>,
         /// Where in it.
         #[label("here")]
         span: SourceSpan,
@@ -69,15 +70,31 @@ impl Origin {
             line: before.iter().filter(|b| **b == b'\n').count() + 1,
             message: message.into(),
             hint: hint.into(),
-            source_code: NamedSource::new(self.path.display().to_string(), self.text.clone())
-                .with_language("TOML"),
+            source_code: Arc::new(
+                NamedSource::new(self.path.display().to_string(), self.text.clone())
+                    .with_language("TOML"),
+            ),
             span: (start..span.end.clamp(start, self.text.len())).into(),
         }
     }
 
-    /// The span of the first place where `needle` stands in the file, or the file's start.
+    /// The span of the first place outside comments where `needle` stands, or the file's start.
     pub(crate) fn find(&self, needle: &str) -> Range<usize> {
-        self.text.find(needle).map_or(0..0, |i| i..i + needle.len())
+        let mut at = 0;
+        for line in self.text.split_inclusive('\n') {
+            if !line.trim_start().starts_with('#')
+                && let Some(i) = line.find(needle)
+            {
+                return at + i..at + i + needle.len();
+            }
+            at += line.len();
+        }
+        0..0
+    }
+
+    /// The span of a string's value, quotes included.
+    pub(crate) fn find_value(&self, value: &str) -> Range<usize> {
+        self.find(&format!("\"{value}\""))
     }
 }
 
@@ -95,15 +112,28 @@ pub fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<
 pub(crate) fn parse_origin<T: serde::de::DeserializeOwned>(origin: &Origin) -> Result<T> {
     toml::from_str(&origin.text).map_err(|e| {
         let message = e.message().to_owned();
-        let hint = if message.starts_with("unknown field") {
-            "remove the key or correct its spelling; `lamadist schema` prints what each file may hold"
-        } else if message.starts_with("missing field") {
-            "add the key; `lamadist schema` prints what each file may hold"
-        } else {
-            "see docs/ARCHITECTURE.md, \"The description\""
-        };
-        origin.error(e.span().unwrap_or(0..0), message, hint.to_owned())
+        let hint = near_expected(&message).unwrap_or_else(|| {
+            if message.starts_with("unknown field") {
+                "remove the key or correct its spelling; `lamadist schema` prints what each file may hold"
+            } else if message.starts_with("missing field") {
+                "add the key; `lamadist schema` prints what each file may hold"
+            } else {
+                "see docs/ARCHITECTURE.md, \"The description\""
+            }
+            .to_owned()
+        });
+        origin.error(e.span().unwrap_or(0..0), message, hint)
     })
+}
+
+/// "did you mean …" from serde's "unknown field `a`, expected one of `b`, `c`".
+fn near_expected(message: &str) -> Option<String> {
+    let (unknown, expected) = message
+        .strip_prefix("unknown ")?
+        .split_once(", expected ")?;
+    let quoted = |s| str::split(s, '`').skip(1).step_by(2);
+    let hint = suggest(quoted(unknown).next()?, quoted(expected))?;
+    hint.starts_with("did you mean").then_some(hint)
 }
 
 /// "did you mean …" or the list of what there is.

@@ -134,7 +134,10 @@ pub enum Slot {
     B,
 }
 
-/// A size in bytes, written as a number with a binary suffix: `512M`, `8G`, `64K`.
+/// The largest [`Size`], 1 PiB: sums of sizes don't overflow.
+const LARGEST: u64 = 1 << 50;
+
+/// A size in bytes, written as a number with a binary suffix: `512M`, `8G`, `64K`; at most `1024T`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[schemars(with = "String")]
 pub struct Size(pub u64);
@@ -158,9 +161,11 @@ impl std::str::FromStr for Size {
             Some(b'T') => (s.get(..s.len() - 1), 40),
             _ => (Some(s), 0),
         };
+        // u64's parser takes a sign.
+        let digits = digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
         let n: u64 = digits.unwrap_or("").parse().map_err(|_| bad())?;
         n.checked_mul(1 << shift)
-            .filter(|v| *v > 0)
+            .filter(|v| (1..=LARGEST).contains(v))
             .map(Size)
             .ok_or_else(bad)
     }
@@ -228,7 +233,17 @@ impl Layout {
         let mut end = PRIMARY;
         let mut what = "the partition table".to_owned();
         for r in &self.raw {
+            if r.file.is_empty() || r.file.contains('/') {
+                let m = format!("{:?} is not a file name", r.file);
+                let h = "name a file of the boot loader, without a folder".to_owned();
+                return Err(origin.error(origin.find_value(&r.file), m, h));
+            }
             let start = r.sector.get_ref().saturating_mul(SECTOR);
+            if start > LARGEST {
+                let m = format!("no disk has a sector {}", r.sector.get_ref());
+                let h = "sectors have 512 bytes; check the number".to_owned();
+                return Err(origin.error(r.sector.span(), m, h));
+            }
             if start < end {
                 let m = format!(
                     "{} at sector {} overlaps {what}",
@@ -248,7 +263,7 @@ impl Layout {
             if label.is_empty() || label.encode_utf16().count() > 36 {
                 return err(
                     format!("the label {label:?} has not 1 to 36 characters"),
-                    "shorten it",
+                    "write 1 to 36 characters (UTF-16 units)",
                 );
             }
             if !seen.insert(label.as_str()) {
@@ -292,6 +307,33 @@ impl Layout {
             }
             end = at.end();
             what = format!("the partition {label:?}");
+        }
+        self.check_pairs(origin)
+    }
+
+    /// Checks that there is one ESP, and to every root its verity tree.
+    fn check_pairs(&self, origin: &Origin) -> Result<()> {
+        let of = |role| self.partitions.iter().filter(move |p| p.role == role);
+        if of(Role::Esp).count() != 1 {
+            let at = of(Role::Esp).nth(1).map_or(0..0, |p| p.label.span());
+            let m = format!("{} partitions with role \"esp\"", of(Role::Esp).count());
+            return Err(origin.error(at, m, "there is exactly one".to_owned()));
+        }
+        for (role, other, name) in [
+            (Role::Root, Role::Verity, "verity"),
+            (Role::Verity, Role::Root, "root"),
+        ] {
+            for p in of(role) {
+                let twins = of(role).filter(|q| q.slot == p.slot).count();
+                if twins != 1 || of(other).filter(|q| q.slot == p.slot).count() != 1 {
+                    let m = format!(
+                        "{:?} has no {name} partition of its own slot to itself",
+                        p.label.get_ref()
+                    );
+                    let h = "each slot has one root and one verity partition".to_owned();
+                    return Err(origin.error(p.label.span(), m, h));
+                }
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! partitions that overlap are errors that name file and line (see [`Error`]). What a build needs of
 //! one machine and image is a [`Selection`].
 
+mod check;
 mod distro;
 mod error;
 mod image;
