@@ -150,9 +150,7 @@ impl KeySet {
             );
         }
         // ukify guesses it only where there is one pair.
-        let mut pkey = OsString::from("--pcrpkey=@");
-        pkey.push(self.pcr_public_path());
-        a.args.push(pkey);
+        a.option("--pcrpkey=", self.pcr_public_path());
         Ok(a)
     }
 
@@ -181,23 +179,36 @@ impl KeySet {
         Ok(a)
     }
 
-    /// Options of `rauc bundle`, `rauc resign` and the like: who signs, and the keyring that the
-    /// result is checked with. The keyring is written by [`KeySet::rauc_keyring_pem`].
-    pub fn rauc_sign_args(&self, keyring: &Path) -> Result<ToolArgs> {
+    /// The configuration file for RAUC on the building machine, which [`KeySet::rauc_sign_args`] and
+    /// [`KeySet::rauc_encrypt_args`] name: `keyring` is a file with [`KeySet::rauc_keyring_pem`].
+    ///
+    /// A file it must be: given as options, RAUC 1.13 checks bundles it makes for the purpose of
+    /// signing mail, which a codeSigning certificate is not for.
+    pub fn rauc_conf(keyring: &Path) -> String {
+        format!(
+            "[system]\ncompatible=lamadist\nbootloader=noop\n[keyring]\npath={}\ncheck-purpose=codesign\n",
+            keyring.display()
+        )
+    }
+
+    /// Options of `rauc bundle` and `rauc resign`: who signs, and the configuration that the result
+    /// is checked by ([`KeySet::rauc_conf`]).
+    pub fn rauc_sign_args(&self, conf: &Path) -> Result<ToolArgs> {
         let key = self.private_key(Role::RaucSigning)?;
         let mut a = ToolArgs::for_key(&key, self);
+        a.option("--conf=", conf);
         a.option("--key=", key.argument());
         a.option("--cert=", self.certificate_path(Role::RaucSigning));
-        a.option("--keyring=", keyring);
         Ok(a)
     }
 
     /// Options of `rauc encrypt`: the recipients, current and previous.
-    pub fn rauc_encrypt_args(&self) -> ToolArgs {
+    pub fn rauc_encrypt_args(&self, conf: &Path) -> ToolArgs {
         let mut a = ToolArgs {
             binds: vec![self.dir().to_owned()],
             ..ToolArgs::default()
         };
+        a.option("--conf=", conf);
         for c in self.certificates(Role::RaucEncryption) {
             a.option("--to=", c.path);
         }

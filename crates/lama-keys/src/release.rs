@@ -81,8 +81,6 @@ impl KeySet {
             tools,
             progress,
         )?;
-        let set = Self::open(&dir)?;
-        set.require_release()?;
-        Ok(set)
+        Self::open(&dir)
     }
 }

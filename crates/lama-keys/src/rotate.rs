@@ -2,12 +2,13 @@
 //! Replacing keys.
 
 use crate::error::{Error, Result};
-use crate::file::{Entry, Previous};
+use crate::file::{Entry, Kind, Previous};
 use crate::generate::{Install, now};
 use crate::release::Source;
 use crate::role::Role;
 use crate::set::{KeySet, lock};
 use lama_exec::{Progress, Tools, fs};
+use std::collections::BTreeSet;
 
 /// The signed replacement of PK in `enroll/`, for machines that have the previous one.
 const PK_UPDATE: &str = "PK-update.auth";
@@ -30,27 +31,13 @@ impl KeySet {
         let _lock = lock(&self.dir)?;
         let old = Self::open(&self.dir)?;
         let mut next = old.clone();
-        let mut gone = next.replace(role, source)?;
-        if role == Role::RaucCa {
-            let signing = old.entry(Role::RaucSigning)?.private_key.as_deref();
-            if signing.is_some_and(|k| old.owns(k)) {
-                gone.extend(next.replace(Role::RaucSigning, &Source::Generate)?);
-            } else {
-                progress.note("rauc-signing keeps its certificate from the previous CA: rotate it too, with one from the new CA");
+        let mut gone = Vec::new();
+        if let Err(e) = next.prepare(&old, role, source, tools, progress, &mut gone) {
+            // Whatever was written is named by nothing.
+            for file in next.own_files().difference(&old.own_files()) {
+                fs::remove_file(self.dir.join(file))?;
             }
-        }
-        // Firmware takes a change only with a later time stamp.
-        let later = jiff::Timestamp::from_second(old.file.changed.as_second().saturating_add(1));
-        next.file.changed = now().max(later.unwrap_or(old.file.changed));
-        if role == Role::Pk {
-            // Before anything is final: afterwards the old key is gone.
-            match old.pk_update(&next, tools) {
-                Ok(auth) => fs::write_atomic(self.enroll_dir().join(PK_UPDATE), auth)?,
-                Err(Error::NoPrivateKey { .. } | Error::NeedsTools { .. }) => progress.note(
-                    "the previous PK is not at hand to sign the change: machines need setup mode to take the new one",
-                ),
-                Err(e) => return Err(e),
-            }
+            return Err(e);
         }
         next.file.write(&self.dir)?;
         for file in gone {
@@ -60,6 +47,60 @@ impl KeySet {
         *self = next;
         progress.note(&format!("replaced the key of {role}"));
         Ok(())
+    }
+
+    /// All of a rotation but what makes it take effect. `gone` gets the files that are then of no
+    /// use.
+    fn prepare(
+        &mut self,
+        old: &KeySet,
+        role: Role,
+        source: &Source,
+        tools: Option<&Tools>,
+        progress: &dyn Progress,
+        gone: &mut Vec<String>,
+    ) -> Result<()> {
+        gone.extend(self.replace(role, source)?);
+        if role == Role::RaucCa {
+            let signing = old.entry(Role::RaucSigning)?.private_key.as_deref();
+            if signing.is_some_and(|k| old.owns(k)) {
+                gone.extend(self.replace(Role::RaucSigning, &Source::Generate)?);
+            } else {
+                progress.note("rauc-signing keeps its certificate from the previous CA: rotate it too, with one from the new CA");
+            }
+        }
+        self.file.changed = later_than(old.file.changed);
+        self.check()?;
+        if old.file.kind == Kind::Release {
+            self.require_release()?;
+        }
+        if role == Role::Pk {
+            // Before anything is final: afterwards the old key is gone.
+            match old.pk_update(self, tools) {
+                Ok(auth) => fs::write_atomic(self.enroll_dir().join(PK_UPDATE), auth)?,
+                Err(Error::NoPrivateKey { .. } | Error::NeedsTools { .. }) => progress.note(
+                    "the previous PK is not at hand to sign the change: machines need setup mode to take the new one",
+                ),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of the set that `keyset.toml` names.
+    fn own_files(&self) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for e in self.file.roles.values() {
+            all.insert(e.certificate.clone());
+            all.extend(e.public_key.clone());
+            all.extend(e.private_key.clone().filter(|k| self.owns(k)));
+            for p in &e.previous {
+                all.insert(p.certificate.clone());
+                all.extend(p.public_key.clone());
+                all.extend(p.private_key.clone().filter(|k| self.owns(k)));
+            }
+        }
+        all
     }
 
     /// Installs a new key; returns the files of the set that are no longer needed.
@@ -120,8 +161,7 @@ impl KeySet {
             *self = next;
             return Ok(());
         }
-        let later = jiff::Timestamp::from_second(next.file.changed.as_second().saturating_add(1));
-        next.file.changed = now().max(later.unwrap_or(next.file.changed));
+        next.file.changed = later_than(next.file.changed);
         next.file.write(&self.dir)?;
         for p in previous {
             let private = p.private_key.filter(|k| next.owns(k));
@@ -144,4 +184,10 @@ impl KeySet {
     fn owns(&self, private_key: &str) -> bool {
         !private_key.starts_with("pkcs11:") && !std::path::Path::new(private_key).is_absolute()
     }
+}
+
+/// Now, but later than `before`: firmware takes a change only with a later time stamp.
+fn later_than(before: jiff::Timestamp) -> jiff::Timestamp {
+    let next = jiff::Timestamp::from_second(before.as_second().saturating_add(1));
+    now().max(next.unwrap_or(before))
 }

@@ -176,8 +176,16 @@ impl KeySet {
             .permissions(private)
             .tempdir_in(parent)
             .at("create a directory in", parent)?;
-        let set = crate::generate::key_set(tmp.path(), kind, name, sources, pkcs11, progress)?;
-        set.write_enrolment(tools)?;
+        let make = || {
+            let set = crate::generate::key_set(tmp.path(), kind, name, sources, pkcs11, progress)?;
+            set.write_enrolment(tools)?;
+            set.check()?;
+            match kind {
+                Kind::Development => Ok(()),
+                Kind::Release => set.require_release(),
+            }
+        };
+        make().map_err(|e| relocated(e, tmp.path(), dir))?;
         crate::file::sync_dir(tmp.path())?;
         let made = tmp.keep();
         fs::rename(&made, dir).inspect_err(|_| {
@@ -366,6 +374,35 @@ impl KeySet {
             .roles
             .get(&role)
             .ok_or(Error::NoPrivateKey { role })
+    }
+}
+
+/// An error about a set that was being made in `from`, told as one about where it should have gone.
+fn relocated(e: Error, from: &Path, to: &Path) -> Error {
+    let text = |s: String| s.replace(&*from.to_string_lossy(), &to.to_string_lossy());
+    let path = |p: PathBuf| match p.strip_prefix(from) {
+        Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+        Ok(rest) => to.join(rest),
+        Err(_) => p,
+    };
+    match e {
+        Error::Defective { dir, problems } => Error::Defective {
+            dir: path(dir),
+            problems: problems.into_iter().map(text).collect(),
+        },
+        Error::DevelopmentKeys { dir, role } => Error::DevelopmentKeys {
+            dir: path(dir),
+            role,
+        },
+        Error::PinValue { path: p, role } => Error::PinValue {
+            path: path(p),
+            role,
+        },
+        Error::Certificate { path: p, reason } => Error::Certificate {
+            path: path(p),
+            reason,
+        },
+        other => other,
     }
 }
 

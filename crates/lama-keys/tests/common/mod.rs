@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tests of key sets share.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use lama_exec::progress::{Progress, Quiet, Task, Unit};
 use lama_exec::{Tools, fs};
@@ -50,23 +50,51 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The named programs of the machine, or the reason to skip.
+/// Programs of others, as oracles: those of the tools tree that `LAMADIST_TEST_TOOLS` names, or the
+/// machine's own. `None`, with the reason told, where one is missing.
 pub fn tools(programs: &[&str]) -> Option<Tools> {
+    let tree = std::env::var_os("LAMADIST_TEST_TOOLS").map(PathBuf::from);
+    let dirs: Vec<PathBuf> = match &tree {
+        Some(t) => ["usr/bin", "usr/sbin", "usr/lib/systemd"]
+            .iter()
+            .map(|d| t.join(d))
+            .collect(),
+        None => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect(),
+    };
     for p in programs {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        if !std::env::split_paths(&path).any(|d| d.join(p).is_file()) {
-            println!("SKIP: {p} is not installed");
+        let absolute = Path::new(p).is_absolute();
+        let found = match (&tree, absolute) {
+            (Some(t), true) => t.join(p.trim_start_matches('/')).exists(),
+            (None, true) => Path::new(p).exists(),
+            _ => dirs.iter().any(|d| d.join(p).is_file()),
+        };
+        if !found {
+            println!("SKIP: {p} is not installed (LAMADIST_TEST_TOOLS can name a tools tree)");
             return None;
         }
     }
-    Some(Tools::host())
+    Some(tree.map_or_else(Tools::host, Tools::tree))
 }
 
-/// Runs a program and expects success; returns what it says.
-pub fn run(tools: &Tools, program: &str, args: &[&dyn AsRef<std::ffi::OsStr>]) -> String {
-    let cmd = args.iter().fold(tools.command(program), |c, a| c.arg(a));
-    let out = cmd.run().unwrap();
-    String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
+/// Runs `program args…` (split at spaces) in directory `dir`, which it may write to, and returns
+/// what it says. Fails where it fails.
+pub fn run(tools: &Tools, dir: &Path, line: &str) -> String {
+    let (ok, text) = attempt(tools, dir, line);
+    assert!(ok, "{line}: {text}");
+    text
+}
+
+/// [`run`], telling whether it succeeded.
+pub fn attempt(tools: &Tools, dir: &Path, line: &str) -> (bool, String) {
+    let mut words = line.split_whitespace();
+    let cmd = tools
+        .command(words.next().unwrap())
+        .args(words)
+        .bind(dir)
+        .cwd(dir);
+    let (status, out) = cmd.run_any().unwrap();
+    let text = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    (status.success(), text)
 }
 
 /// Names of all files below a directory, relative, sorted.

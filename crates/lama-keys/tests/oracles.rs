@@ -1,0 +1,563 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What other people's tools think of our keys.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use common::{attempt, development, run, tools};
+use lama_exec::fs;
+use lama_exec::progress::Quiet;
+use lama_keys::{Error, KeySet, PinValue, Pkcs11Access, Pkcs11Uri, ReleaseOptions, Role, Source};
+
+const X509: [Role; 7] = [
+    Role::Pk,
+    Role::Kek,
+    Role::Db,
+    Role::Pcr,
+    Role::RaucCa,
+    Role::RaucSigning,
+    Role::RaucEncryption,
+];
+
+#[test]
+fn openssl_verifies_what_file_keys_sign() {
+    let Some(t) = tools(&["openssl"]) else { return };
+    let (_d, set) = development();
+    let dir = set.dir();
+    fs::write(dir.join("message"), "a message").unwrap();
+    for role in X509 {
+        run(
+            &t,
+            dir,
+            &format!("openssl x509 -in {role}.crt -noout -pubkey -out {role}.spki"),
+        );
+        let signature = set.signer(role, None).unwrap().sign(b"a message").unwrap();
+        fs::write(dir.join("sig"), &signature).unwrap();
+        run(
+            &t,
+            dir,
+            &format!("openssl dgst -sha256 -verify {role}.spki -signature sig message"),
+        );
+        fs::write(dir.join("other"), "another message").unwrap();
+        let (ok, _) = attempt(
+            &t,
+            dir,
+            &format!("openssl dgst -sha256 -verify {role}.spki -signature sig other"),
+        );
+        assert!(!ok);
+        // The key file itself, as a tool reads it.
+        run(
+            &t,
+            dir,
+            &format!("openssl dgst -sha256 -sign {role}.key -out sig message"),
+        );
+        run(
+            &t,
+            dir,
+            &format!("openssl dgst -sha256 -verify {role}.spki -signature sig message"),
+        );
+        run(
+            &t,
+            dir,
+            &format!("openssl pkey -in {role}.key -check -noout"),
+        );
+    }
+    let text = run(&t, dir, "openssl x509 -in db.crt -noout -text");
+    assert!(
+        text.contains("NOT FOR RELEASE") && text.contains("sha256WithRSAEncryption"),
+        "{text}"
+    );
+    assert_eq!(
+        run(&t, dir, "openssl pkey -pubin -in pcr.pub"),
+        run(&t, dir, "openssl x509 -in pcr.crt -noout -pubkey")
+    );
+}
+
+#[test]
+fn openssl_accepts_the_bundle_certificates() {
+    let Some(t) = tools(&["openssl"]) else { return };
+    let (_d, set) = development();
+    let dir = set.dir();
+    run(
+        &t,
+        dir,
+        "openssl verify -x509_strict -CAfile rauc-ca.crt rauc-signing.crt",
+    );
+    let (ok, text) = attempt(
+        &t,
+        dir,
+        "openssl verify -purpose codesign -CAfile rauc-ca.crt rauc-signing.crt",
+    );
+    if text.contains("codesign") && !ok {
+        println!("SKIP: this openssl has no purpose codesign (it came with 3.2)");
+    } else {
+        assert!(ok, "{text}");
+        // As RAUC does with check-purpose=codesign: what is for something else must fail.
+        assert!(
+            !attempt(
+                &t,
+                dir,
+                "openssl verify -purpose codesign -CAfile pk.crt pk.crt"
+            )
+            .0
+        );
+    }
+    fs::write(dir.join("bundle"), vec![7; 100_000]).unwrap();
+    run(
+        &t,
+        dir,
+        "openssl cms -sign -binary -in bundle -signer rauc-signing.crt -inkey rauc-signing.key -outform DER -out sig -nosmimecap",
+    );
+    run(
+        &t,
+        dir,
+        "openssl cms -verify -binary -purpose any -content bundle -inform DER -in sig -CAfile rauc-ca.crt -out /dev/null",
+    );
+    run(
+        &t,
+        dir,
+        "openssl cms -encrypt -binary -aes256 -in bundle -outform DER -out enc rauc-encryption.crt",
+    );
+    run(
+        &t,
+        dir,
+        "openssl cms -decrypt -binary -in enc -inform DER -inkey rauc-encryption.key -recip rauc-encryption.crt -out plain",
+    );
+    assert_eq!(fs::read(dir.join("plain")).unwrap(), vec![7; 100_000]);
+}
+
+#[test]
+fn efitools_makes_the_same_files() {
+    let Some(t) = tools(&["sign-efi-sig-list", "sig-list-to-certs"]) else {
+        return;
+    };
+    let (_d, mut set) = development();
+    set.rotate(Role::Db, &Source::Generate, None, &Quiet)
+        .unwrap();
+    let dir = set.dir();
+    let time = set.status().changed.replace('T', " ").replace('Z', "");
+    for (name, role) in [("PK", Role::Pk), ("KEK", Role::Pk), ("db", Role::Kek)] {
+        let cmd = t
+            .command("sign-efi-sig-list")
+            .args([
+                "-t",
+                &time,
+                "-k",
+                &format!("{role}.key"),
+                "-c",
+                &format!("{role}.crt"),
+                name,
+            ])
+            .args([&format!("enroll/{name}.esl"), "theirs"]);
+        cmd.bind(dir).cwd(dir).run().unwrap();
+        assert_eq!(
+            fs::read(dir.join("theirs")).unwrap(),
+            fs::read(set.enroll_dir().join(format!("{name}.auth"))).unwrap(),
+            "{name}.auth"
+        );
+        let text = run(&t, dir, &format!("sig-list-to-certs enroll/{name}.esl out"));
+        assert!(text.contains(&set.owner_guid().to_string()), "{text}");
+        assert_eq!(
+            fs::read(dir.join("out-0.der")).unwrap(),
+            fs::read(set.enroll_dir().join(format!("{name}.cer"))).unwrap()
+        );
+    }
+    assert!(
+        fs::metadata(dir.join("out-1.der")).is_ok(),
+        "db has two certificates during a change"
+    );
+}
+
+#[test]
+fn virt_fw_vars_enrolls_the_certificates() {
+    let template = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+    let Some(t) = tools(&["virt-fw-vars", template]) else {
+        return;
+    };
+    let (_d, set) = development();
+    let g = set.owner_guid();
+    run(
+        &t,
+        set.dir(),
+        &format!(
+            "virt-fw-vars --input {template} --output vars.fd --set-pk {g} pk.crt --add-kek {g} kek.crt --add-db {g} db.crt --sb"
+        ),
+    );
+    let text = run(
+        &t,
+        set.dir(),
+        "virt-fw-vars --input vars.fd --print --verbose",
+    );
+    for title in ["PK", "KEK", "db"] {
+        assert!(
+            text.contains(&format!("LamaDist development {title} ")),
+            "{text}"
+        );
+    }
+    // What virt-fw-vars wrote into the variable is our signature list.
+    let esl = fs::read(set.enroll_dir().join("db.esl")).unwrap();
+    let vars = fs::read(set.dir().join("vars.fd")).unwrap();
+    assert!(vars.windows(esl.len()).any(|w| w == esl));
+}
+
+#[test]
+fn ukify_signs_with_file_keys() {
+    let stub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+    let addon = "/usr/lib/systemd/boot/efi/addonx64.efi.stub";
+    let Some(t) = tools(&[
+        "ukify",
+        "sbsign",
+        "sbverify",
+        "openssl",
+        "systemd-measure",
+        stub,
+        addon,
+    ]) else {
+        return;
+    };
+    let (_d, mut set) = development();
+    set.rotate(Role::Pcr, &Source::Generate, None, &Quiet)
+        .unwrap();
+    ukify(&t, &set);
+}
+
+/// Makes a UKI and an addon with the keys of a set, and checks their signatures.
+fn ukify(t: &lama_exec::Tools, set: &KeySet) {
+    let boot = "/usr/lib/systemd/boot/efi";
+    let work = tempfile::tempdir().unwrap();
+    let dir = work.path();
+    fs::write(dir.join("initrd"), "initrd").unwrap();
+    std::fs::copy(set.db_cert_path(), dir.join("db.crt")).unwrap();
+    let cmd = t.command("ukify").args([
+        "build",
+        &format!("--stub={boot}/addonx64.efi.stub"),
+        "--cmdline=x",
+        "--output=addon.efi",
+    ]);
+    set.secure_boot_args()
+        .unwrap()
+        .apply(cmd)
+        .bind(dir)
+        .cwd(dir)
+        .run()
+        .unwrap();
+    run(t, dir, "sbverify --cert db.crt addon.efi");
+    // Any signable PE file will do as a kernel.
+    let cmd = t.command("ukify").args([
+        "build",
+        &format!("--stub={boot}/linuxx64.efi.stub"),
+        &format!("--linux={boot}/linuxx64.efi.stub"),
+        "--uname=1",
+        "--initrd=initrd",
+        "--cmdline=x",
+        "--sign-kernel",
+        "--pcr-banks=sha256",
+        "--output=uki.efi",
+    ]);
+    set.ukify_args()
+        .unwrap()
+        .apply(cmd)
+        .bind(dir)
+        .cwd(dir)
+        .run()
+        .unwrap();
+    run(t, dir, "sbverify --cert db.crt uki.efi");
+    let uki = fs::read(dir.join("uki.efi")).unwrap();
+    let text = String::from_utf8_lossy(&uki);
+    let public = fs::read_to_string(set.pcr_public_path()).unwrap();
+    assert!(
+        text.contains(public.trim()),
+        "the current public key is .pcrpkey"
+    );
+    for c in set.certificates(Role::Pcr) {
+        // systemd names a key by the hash of its PKCS#1 form.
+        std::fs::copy(c.path.with_extension("pub"), dir.join("pub")).unwrap();
+        run(
+            t,
+            dir,
+            "openssl rsa -pubin -in pub -RSAPublicKey_out -outform DER -out pkcs1",
+        );
+        let hash = run(t, dir, "openssl dgst -sha256 -r pkcs1");
+        let hash = hash.split(' ').next().unwrap();
+        assert!(
+            text.contains(hash),
+            "no policy signed by {}",
+            c.path.display()
+        );
+    }
+    let mut bad = uki.clone();
+    let at = bad.len() / 2;
+    bad[at] ^= 1;
+    fs::write(dir.join("bad.efi"), bad).unwrap();
+    assert!(!attempt(t, dir, "sbverify --cert db.crt bad.efi").0);
+}
+
+#[test]
+fn rauc_signs_and_checks_a_bundle() {
+    let Some(t) = tools(&["rauc", "mksquashfs"]) else {
+        return;
+    };
+    let (_d, set) = development();
+    let work = tempfile::tempdir().unwrap();
+    let dir = work.path();
+    let content = dir.join("content");
+    fs::create_dir_all(&content).unwrap();
+    // Bytes that squashfs can't shrink: RAUC wants more than one block.
+    let mut x = 1u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x as u8
+    })
+    .take(40_000)
+    .collect();
+    fs::write(content.join("root.img"), noise).unwrap();
+    fs::write(
+        content.join("manifest.raucm"),
+        "[update]\ncompatible=test\nversion=1\n[bundle]\nformat=crypt\n[image.rootfs]\nfilename=root.img\n",
+    )
+    .unwrap();
+    let keyring = dir.join("keyring.pem");
+    fs::write(&keyring, set.rauc_keyring_pem().unwrap()).unwrap();
+    let conf = KeySet::rauc_conf(&keyring);
+    let conf_file = dir.join("system.conf");
+    fs::write(&conf_file, &conf).unwrap();
+    let cmd = t.command("rauc").arg("bundle");
+    let args = set.rauc_sign_args(&conf_file).unwrap();
+    args.apply(cmd)
+        .args(["content", "out.raucb"])
+        .bind(dir)
+        .cwd(dir)
+        .run()
+        .unwrap();
+    let text = run(&t, dir, "rauc --conf=system.conf info out.raucb");
+    assert!(text.contains("LamaDist development RAUC signing"), "{text}");
+    // Encrypted to the nodes' key, which opens it again; another one does not.
+    let cmd = t.command("rauc").arg("encrypt");
+    set.rauc_encrypt_args(&conf_file)
+        .apply(cmd)
+        .args(["out.raucb", "enc.raucb"])
+        .bind(dir)
+        .cwd(dir)
+        .run()
+        .unwrap();
+    for role in ["rauc-encryption", "rauc-signing"] {
+        for ext in ["key", "crt"] {
+            std::fs::copy(
+                set.dir().join(format!("{role}.{ext}")),
+                dir.join(format!("node.{ext}")),
+            )
+            .unwrap();
+        }
+        fs::write(
+            dir.join("node.conf"),
+            format!("{conf}[encryption]\nkey=node.key\ncert=node.crt\n"),
+        )
+        .unwrap();
+        let (ok, text) = attempt(&t, dir, "rauc --conf=node.conf info enc.raucb");
+        assert_eq!(ok, role == "rauc-encryption", "{text}");
+    }
+    let (_other_dir, other) = {
+        let d = tempfile::tempdir().unwrap();
+        let s = KeySet::open_or_create_development(d.path().join("k"), &Quiet).unwrap();
+        (d, s)
+    };
+    fs::write(&keyring, other.rauc_keyring_pem().unwrap()).unwrap();
+    assert!(!attempt(&t, dir, "rauc --conf=system.conf info out.raucb").0);
+}
+
+#[test]
+fn gnupg_takes_the_openpgp_key() {
+    let Some(t) = tools(&["gpg", "gpg-agent"]) else {
+        return;
+    };
+    let (_d, set) = development();
+    let dir = set.dir();
+    let home = dir.join("gnupg");
+    fs::create_dir_all(&home).unwrap();
+    let gpg = |args: &str| {
+        let cmd = t
+            .command("gpg")
+            .args(["--batch", "--quiet", "--homedir"])
+            .arg(&home);
+        cmd.args(args.split(' '))
+            .bind(dir)
+            .cwd(dir)
+            .run()
+            .map(|o| String::from_utf8_lossy(&o.stderr).into_owned())
+    };
+    fs::write(dir.join("message"), "a message").unwrap();
+    gpg("--import openpgp.key.asc").unwrap();
+    gpg("--detach-sign --armor message").unwrap();
+    let text = gpg("--verify message.asc message").unwrap();
+    assert!(
+        text.contains("Good signature") && text.contains("NOT FOR RELEASE"),
+        "{text}"
+    );
+    fs::write(dir.join("message"), "another message").unwrap();
+    gpg("--verify message.asc message").unwrap_err();
+}
+
+/// A token of SoftHSM with the keys of a development set, and a release set that uses them.
+struct Token {
+    _dir: tempfile::TempDir,
+    set: KeySet,
+    conf: std::path::PathBuf,
+}
+
+fn token(t: &lama_exec::Tools) -> Option<Token> {
+    let module = "/usr/lib/softhsm/libsofthsm2.so";
+    let engine = "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so";
+    tools(&["softhsm2-util", module, engine])?;
+    let (source_dir, source) = development();
+    let d = source_dir.path();
+    fs::create_dir_all(d.join("tokens")).unwrap();
+    let conf = d.join("softhsm2.conf");
+    fs::write(
+        &conf,
+        format!(
+            "directories.tokendir = {}\nlog.level = ERROR\n",
+            d.join("tokens").display()
+        ),
+    )
+    .unwrap();
+    let softhsm = |args: String| {
+        let cmd = t.command("softhsm2-util").args(args.split(' '));
+        cmd.env("SOFTHSM2_CONF", &conf)
+            .bind(d)
+            .cwd(source.dir())
+            .run()
+            .unwrap();
+    };
+    softhsm("--init-token --free --label release --so-pin 1234 --pin 4711".into());
+    let pin = d.join("pin");
+    lama_exec::fs::write_atomic_mode(&pin, "4711", 0o600).unwrap();
+    // Certificates without the mark of development keys, as an administrator would bring them.
+    let mut sources = std::collections::BTreeMap::new();
+    for (n, role) in [Role::Pk, Role::Kek, Role::Db, Role::Pcr]
+        .into_iter()
+        .enumerate()
+    {
+        let id = n + 1;
+        softhsm(format!(
+            "--import {role}.key --token release --label {role} --id 0{id} --pin 4711"
+        ));
+        run(
+            t,
+            source.dir(),
+            &format!(
+                "openssl req -new -x509 -key {role}.key -subj /CN=release-{role} -days 3000 -out {role}.release.crt"
+            ),
+        );
+        let uri = format!(
+            "pkcs11:token=release;object={role};type=private?pin-source=file:{}",
+            pin.display()
+        );
+        let uri = Pkcs11Uri::parse(&uri, PinValue::Refused).unwrap();
+        let certificate = source.dir().join(format!("{role}.release.crt"));
+        sources.insert(role, Source::Pkcs11 { uri, certificate });
+    }
+    let access = Pkcs11Access {
+        module: Some(module.into()),
+        paths: vec![d.to_owned()],
+        env: [("SOFTHSM2_CONF".to_owned(), conf.display().to_string())].into(),
+    };
+    let options = ReleaseOptions {
+        name: "Token release".into(),
+        sources,
+        pkcs11: Some(access),
+    };
+    let set = KeySet::init_release(d.join("release"), &options, Some(t), &Quiet).unwrap();
+    Some(Token {
+        _dir: source_dir,
+        set,
+        conf,
+    })
+}
+
+#[test]
+fn keys_in_a_token_sign_the_same() {
+    let Some(t) = tools(&["openssl"]) else { return };
+    let Some(Token { set, _dir, conf }) = token(&t) else {
+        return;
+    };
+    set.require_release().unwrap();
+    assert_eq!(
+        set.status().all_problems().collect::<Vec<_>>(),
+        Vec::<&lama_keys::Problem>::new()
+    );
+    let dir = set.dir();
+    let text = fs::read_to_string(dir.join("keyset.toml")).unwrap();
+    assert!(
+        text.contains("pkcs11:token=release;object=db") && !text.contains("4711"),
+        "{text}"
+    );
+    fs::write(dir.join("message"), "a message").unwrap();
+    let file = set.dir().parent().unwrap().join("keys");
+    let file = KeySet::open(file).unwrap();
+    for role in [Role::Pk, Role::Db, Role::Pcr] {
+        let signature = set
+            .signer(role, Some(&t))
+            .unwrap()
+            .sign(b"a message")
+            .unwrap();
+        // PKCS#1 v1.5 has no randomness: token and file are interchangeable to the byte.
+        assert_eq!(
+            signature,
+            file.signer(role, None).unwrap().sign(b"a message").unwrap()
+        );
+        fs::write(dir.join("sig"), &signature).unwrap();
+        run(
+            &t,
+            dir,
+            &format!("openssl x509 -in {role}.crt -noout -pubkey -out spki"),
+        );
+        run(
+            &t,
+            dir,
+            "openssl dgst -sha256 -verify spki -signature sig message",
+        );
+        assert!(matches!(
+            set.signer(role, None),
+            Err(Error::NeedsTools { .. })
+        ));
+    }
+    for name in ["PK", "KEK", "db"] {
+        assert!(
+            fs::metadata(set.enroll_dir().join(format!("{name}.auth"))).is_ok(),
+            "{name}"
+        );
+    }
+    // A certificate that does not belong to the key in the token is found out when it signs.
+    std::fs::copy(dir.join("kek.crt"), dir.join("db.crt")).unwrap();
+    let wrong = KeySet::load(dir).unwrap();
+    let e = wrong
+        .signer(Role::Db, Some(&t))
+        .unwrap()
+        .sign(b"x")
+        .unwrap_err();
+    assert!(matches!(e, Error::Mismatch { role: Role::Db }), "{e}");
+    // A wrong PIN is an error, not a question on the terminal.
+    fs::write(conf.with_file_name("pin"), "0000").unwrap();
+    assert!(set.signer(Role::Db, Some(&t)).unwrap().sign(b"x").is_err());
+}
+
+#[test]
+fn ukify_signs_with_keys_in_a_token() {
+    let stub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+    let Some(t) = tools(&[
+        "ukify",
+        "sbsign",
+        "sbverify",
+        "openssl",
+        "systemd-measure",
+        stub,
+    ]) else {
+        return;
+    };
+    let Some(Token { set, _dir, .. }) = token(&t) else {
+        return;
+    };
+    ukify(&t, &set);
+}
