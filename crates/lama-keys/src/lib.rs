@@ -21,6 +21,7 @@
 
 mod args;
 mod cert;
+mod create;
 pub mod efi;
 mod enroll;
 mod error;

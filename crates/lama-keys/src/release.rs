@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Making a release set.
 
+use crate::create::lock;
 use crate::error::{Error, Result};
 use crate::file::{Kind, Pkcs11Access};
 use crate::pkcs11::Pkcs11Uri;
 use crate::role::Role;
-use crate::set::{KeySet, absolute, lock};
+use crate::set::{KeySet, absolute};
 use lama_exec::{Progress, Tools};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Replacing keys.
 
+use crate::create::lock;
 use crate::error::{Error, Result};
 use crate::file::{Entry, Kind, Previous};
 use crate::generate::{Install, now};
 use crate::release::Source;
 use crate::role::Role;
-use crate::set::{KeySet, lock};
+use crate::set::KeySet;
 use lama_exec::{Progress, Tools, fs};
 use std::collections::BTreeSet;
 

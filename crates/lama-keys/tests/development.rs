@@ -427,3 +427,61 @@ fn during_a_change_firmware_and_policies_get_both_keys() {
     assert_eq!(count("--pcr-public-key="), 2);
     assert_eq!(count("--pcrpkey="), 1);
 }
+
+/// Not a test of its own: the process that [`killed_at_any_time_leaves_a_whole_set_or_none`] kills.
+#[test]
+fn child_makes_a_set() {
+    if let Some(dir) = std::env::var_os("LAMADIST_TEST_MAKE_SET") {
+        KeySet::open_or_create_development(dir, &Quiet).unwrap();
+    }
+}
+
+#[test]
+fn killed_at_any_time_leaves_a_whole_set_or_none() {
+    use std::time::{Duration, Instant};
+    let d = tempfile::tempdir().unwrap();
+    let dir = d.path().join("keys");
+    let spawn = || {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_makes_a_set"])
+            .env("LAMADIST_TEST_MAKE_SET", &dir)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let start = Instant::now();
+    assert!(spawn().wait().unwrap().success());
+    // Making keys takes a different time each time: so some points hit and some miss.
+    let length = start.elapsed();
+    let points = 6;
+    let mut whole = 0;
+    for i in 0..points {
+        fs::remove_dir_all(&dir).unwrap();
+        let mut child = spawn();
+        std::thread::sleep(
+            length.mul_f64(f64::from(i) / f64::from(points)) + Duration::from_millis(5),
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        match KeySet::open(&dir) {
+            Ok(set) => {
+                assert_eq!(set.status().all_problems().count(), 0);
+                whole += 1;
+            }
+            Err(Error::NotAKeySet { .. }) => {
+                assert!(fs::metadata(&dir).is_err(), "half a set under its name")
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+    println!("{whole} of {points} were finished before they were killed (one takes {length:.2?})");
+    assert!(whole < points, "no point was early enough");
+    // The next run works and tidies up.
+    KeySet::open_or_create_development(&dir, &Quiet).unwrap();
+    let beside: Vec<_> = fs::read_dir(d.path())
+        .unwrap()
+        .iter()
+        .map(|e| e.file_name())
+        .collect();
+    assert_eq!(beside, [".keys.lock", "keys"]);
+}
