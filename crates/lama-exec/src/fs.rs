@@ -147,6 +147,51 @@ pub fn read_dir(path: impl AsRef<Path>) -> Result<Vec<std::fs::DirEntry>> {
 pub struct Staged {
     tmp: tempfile::NamedTempFile,
     target: PathBuf,
+    /// Dropped after `tmp`, so that an interrupt in between finds the file.
+    _pending: Pending,
+}
+
+/// A temporary path that an interrupt removes ([`crate::interrupt`]).
+#[derive(Debug)]
+struct Pending(PathBuf);
+
+impl Pending {
+    fn new(path: &Path) -> Self {
+        crate::interrupt::remember(path);
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        crate::interrupt::forget(&self.0);
+    }
+}
+
+/// A temporary folder, removed with all it holds when dropped, or when the process is interrupted.
+#[derive(Debug)]
+pub struct Scratch {
+    dir: tempfile::TempDir,
+    _pending: Pending,
+}
+
+impl Scratch {
+    /// Makes one in `parent`, which is created where missing.
+    pub fn new_in(parent: impl AsRef<Path>) -> Result<Self> {
+        let parent = parent.as_ref();
+        create_dir_all(parent)?;
+        let dir = tempfile::Builder::new()
+            .prefix(".tmp-")
+            .tempdir_in(parent)
+            .at("create a folder in", parent)?;
+        let _pending = Pending::new(dir.path());
+        Ok(Self { dir, _pending })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
 }
 
 impl Staged {
@@ -159,7 +204,12 @@ impl Staged {
             .prefix(".tmp-")
             .tempfile_in(dir)
             .at("create a file in", dir)?;
-        Ok(Self { tmp, target })
+        let _pending = Pending::new(tmp.path());
+        Ok(Self {
+            tmp,
+            target,
+            _pending,
+        })
     }
 
     /// The temporary path, for a tool that writes it.

@@ -8,11 +8,14 @@
 mod check;
 mod distro;
 mod error;
+pub mod files;
+pub mod ids;
 mod image;
 pub mod layout;
 mod load;
 mod machine;
 mod schema;
+pub mod scripts;
 mod select;
 
 pub use distro::{Distro, Feed, Track};

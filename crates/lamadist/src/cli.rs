@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line. Flags mean the same everywhere; every command shows an example.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Builds, signs, boots and ships LamaDist: an immutable, encrypted, self-updating Linux
+/// distribution for home-lab machines.
+#[derive(Debug, Parser)]
+#[command(name = "lamadist", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  lamadist build                          the image base for x86_64, into deploy/
+  lamadist vm boot --name demo            boot it under Secure Boot, console in this terminal
+  lamadist vm shell --name demo -- uname -a";
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Say nothing but errors
+    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more; twice: everything
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Print results as JSON on standard output, and errors as JSON on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The description of the distribution [default: distro/ of the checkout around the working
+    /// directory]
+    #[arg(long, global = true, value_name = "DIR", env = "LAMADIST_DISTRO")]
+    pub distro: Option<PathBuf>,
+    /// Where packages, tools and intermediate results are kept [default: ~/.cache/lamadist]
+    #[arg(long, global = true, value_name = "DIR", env = "LAMADIST_CACHE")]
+    pub cache: Option<PathBuf>,
+    /// Where key sets are kept [default: keys/ of the checkout]
+    #[arg(long, global = true, value_name = "DIR", env = "LAMADIST_KEYS")]
+    pub keys: Option<PathBuf>,
+    /// A package mirror: URL, or ARCHIVE=URL (debian, debian-security); may be repeated
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LAMADIST_MIRROR",
+        value_delimiter = ' '
+    )]
+    pub mirror: Vec<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image: packages to a signed, bootable disk
+    Build(Build),
+    /// Boot and use images in virtual machines
+    #[command(subcommand)]
+    Vm(Vm),
+    /// Pin the packages of all images in distro/lamadist.lock
+    Lock(Lock),
+    /// Make, show and rotate the keys that sign images
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Show or record the review of packages' maintainer scripts
+    Scripts(Scripts),
+    /// Print the JSON Schema of the description's files
+    Schema(Schema),
+    /// Tell what an artefact is: index.json of a build, for now
+    Inspect(Inspect),
+    /// Remove what can be made again
+    Clean(Clean),
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which engine makes the root tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// Signed Debian packages, composed in seconds
+    Debian,
+}
+
+/// A machine and an image.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// The machine (distro/machines/)
+    #[arg(long, default_value = "x86_64", value_name = "MACHINE")]
+    pub bsp: String,
+    /// The image (distro/images/)
+    #[arg(long, default_value = "base", value_name = "IMAGE")]
+    pub image: String,
+    /// Where artefacts go, below MACHINE/IMAGE [default: deploy/ of the checkout]
+    #[arg(long, value_name = "DIR", env = "LAMADIST_DEPLOY")]
+    pub deploy: Option<PathBuf>,
+}
+
+/// `lamadist build`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  lamadist build --bsp x86_64 --image homelab")]
+pub struct Build {
+    /// What to build.
+    #[command(flatten)]
+    pub target: Target,
+    /// The engine that makes the root tree
+    #[arg(long, value_enum, default_value = "debian")]
+    pub engine: Engine,
+    /// Fail where distro/lamadist.lock does not pin every package
+    #[arg(long)]
+    pub locked: bool,
+    /// A release: refuses development keys, uncommitted changes and an unlocked build
+    #[arg(long)]
+    pub release: bool,
+    /// Stop after this stage and write its result
+    #[arg(long, value_enum, default_value = "disk")]
+    pub until: Until,
+}
+
+/// The stages that `build --until` can stop after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Until {
+    /// The root tree, as root.tar in the deploy folder
+    Root,
+    /// Everything
+    Disk,
+}
+
+/// `lamadist vm …`.
+#[derive(Debug, Subcommand)]
+pub enum Vm {
+    /// Start a machine from a built image, Secure Boot on, with a TPM
+    #[command(after_help = "Example:\n  lamadist vm boot --name demo --display vnc")]
+    Boot(VmBoot),
+    /// Open a root shell by SSH, or run a command; starts the machine if it is not running
+    #[command(after_help = "Example:\n  lamadist vm shell --name demo -- systemctl --failed")]
+    Shell(VmShell),
+    /// Shut a machine down
+    Stop(VmName),
+    /// List machines
+    List,
+    /// Remove a machine and its disks
+    Rm(VmName),
+}
+
+/// A machine's name.
+#[derive(Debug, Clone, Args)]
+pub struct VmName {
+    /// The machine's name
+    #[arg(long, default_value = "default")]
+    pub name: String,
+}
+
+/// How a machine's screen is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Display {
+    /// Console in this terminal
+    Console,
+    /// SPICE on a local port
+    Spice,
+    /// VNC on a local port
+    Vnc,
+    /// In the background, console in a file
+    None,
+}
+
+/// `lamadist vm boot`.
+#[derive(Debug, Clone, Args)]
+pub struct VmBoot {
+    /// The machine's name.
+    #[command(flatten)]
+    pub name: VmName,
+    /// The image it is made from.
+    #[command(flatten)]
+    pub target: Target,
+    /// Where to see its screen
+    #[arg(long, value_enum, default_value = "console")]
+    pub display: Display,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    pub memory: u32,
+    /// Processors
+    #[arg(long, default_value_t = 2)]
+    pub cpus: u32,
+}
+
+/// `lamadist vm shell`.
+#[derive(Debug, Clone, Args)]
+pub struct VmShell {
+    /// The machine's name.
+    #[command(flatten)]
+    pub name: VmName,
+    /// The image it is made from, if it is not there yet.
+    #[command(flatten)]
+    pub target: Target,
+    /// The command to run instead of a shell
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+/// `lamadist lock`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  lamadist lock                      pin what is missing
+  lamadist lock --update             renew everything, and show what changes
+  lamadist lock --update openssl     renew one source package's packages")]
+pub struct Lock {
+    /// Renew all packages, or the named ones
+    #[arg(long, num_args = 0.., value_name = "PACKAGE")]
+    pub update: Option<Vec<String>>,
+    /// Show what would change; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `lamadist keys …`.
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Make a key set: development keys, or with --release a release set
+    #[command(after_help = "Example:\n  lamadist keys init --release --name lamadist-2026")]
+    Init {
+        /// A release set instead of development keys
+        #[arg(long)]
+        release: bool,
+        /// Its name
+        #[arg(long, default_value = "lamadist")]
+        name: String,
+        /// Private keys that live elsewhere: ROLE=FILE or ROLE=pkcs11:…, with ROLE.crt beside
+        #[arg(long, value_name = "ROLE=KEY")]
+        key: Vec<String>,
+    },
+    /// Show a key set's roles, fingerprints and problems
+    Status {
+        /// The release set instead of the development set
+        #[arg(long)]
+        release: bool,
+    },
+    /// Replace a role's key; the old public part stays valid beside the new one
+    Rotate {
+        /// pk, kek, db, pcr, rauc-signing, rauc-encryption or openpgp
+        role: String,
+        /// The release set instead of the development set
+        #[arg(long)]
+        release: bool,
+    },
+}
+
+/// `lamadist scripts`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  lamadist scripts --record")]
+pub struct Scripts {
+    /// What to look at.
+    #[command(flatten)]
+    pub target: Target,
+    /// Write a record for each script that has none; decisions are left to be filled in
+    #[arg(long)]
+    pub record: bool,
+}
+
+/// `lamadist schema`.
+#[derive(Debug, Clone, Args)]
+pub struct Schema {
+    /// Which one: distro, machine, image, packagegroup, layout
+    pub name: Option<String>,
+}
+
+/// `lamadist inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct Inspect {
+    /// An index.json, or the folder it is in
+    pub file: PathBuf,
+}
+
+/// `lamadist clean`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  lamadist clean --tools")]
+pub struct Clean {
+    /// The tools tree
+    #[arg(long)]
+    pub tools: bool,
+    /// Downloaded and unpacked packages
+    #[arg(long)]
+    pub packages: bool,
+    /// Everything in the cache, and deploy/
+    #[arg(long)]
+    pub all: bool,
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `lamadist clean`.
+
+use crate::App;
+use crate::cli::Clean;
+use lama_exec::fs;
+use miette::{Result, miette};
+use std::process::ExitCode;
+
+/// Removes what was asked for; nothing else can be made again as easily, so nothing is the default.
+pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
+    let p = &app.place;
+    let mut gone = Vec::new();
+    if c.all {
+        gone = vec![p.cache.clone(), p.project.join("deploy")];
+    } else {
+        if c.tools {
+            gone.push(p.tools());
+        }
+        if c.packages {
+            gone.push(p.store());
+        }
+    }
+    if gone.is_empty() {
+        return Err(miette!(
+            help = "--tools: the tools tree; --packages: downloads; --all: the whole cache and deploy/",
+            "say what to remove"
+        ));
+    }
+    for dir in &gone {
+        fs::remove_dir_all(dir)?;
+        app.progress().note(&format!("removed {}", dir.display()));
+    }
+    app.result(&gone, String::new)?;
+    Ok(ExitCode::SUCCESS)
+}
