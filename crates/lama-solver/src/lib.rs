@@ -22,9 +22,13 @@
 //! ```
 
 mod error;
+mod explain;
+mod greedy;
 mod record;
 pub mod relation;
 mod request;
+mod sat;
+mod session;
 mod universe;
 pub mod version;
 
