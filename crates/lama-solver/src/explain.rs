@@ -108,15 +108,14 @@ fn show(s: &Session<'_>, fact: &Fact) -> Option<String> {
                 .map(crate::Record::package)
                 .collect();
             names.dedup();
-            let plain = match Relation::parse(text) {
-                Ok(r) => names == [r.name],
-                Err(_) => false,
-            };
+            let parsed = Relation::parse(text);
+            let plain = parsed.as_ref().is_ok_and(|r| names == [r.name]);
+            let bound = parsed.is_ok_and(|r| r.bound.is_some());
             let shown: Vec<String> = targets.iter().take(6).map(full).collect();
             let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
             match (plain, who) {
-                (true, None) => return None,
-                (true, Some(_)) => head,
+                (true, None) if !bound => return None,
+                (true, _) => head,
                 (false, _) => format!("{head}, which is {}", list(&shown, "or")),
             }
         }
@@ -177,7 +176,7 @@ fn available(s: &Session<'_>, text: &str) -> String {
             .take(3)
         {
             if let Some(by) = s.u.record(p.id) {
-                let version = p.version.as_deref().unwrap_or("in no version");
+                let version = p.version.as_deref().unwrap_or("of no version");
                 have.push(format!(
                     "{} {version}, provided by {by} ({})",
                     r.name,
@@ -194,7 +193,8 @@ fn available(s: &Session<'_>, text: &str) -> String {
     if parts.is_empty() {
         format!("no feed has {}", list(&missing, "or"))
     } else {
-        format!("only {} is available", list(&parts, "and"))
+        let verb = if parts.len() == 1 { "is" } else { "are" };
+        format!("only {} {verb} available", list(&parts, "and"))
     }
 }
 

@@ -16,7 +16,17 @@ use lama_exec::fs;
 use lama_solver::{Error, Essential, Request, Universe};
 
 /// Valid answers that differ from apt's: name of the set, and why.
-const DIFFERENCES: &[(&str, &str)] = &[];
+const DIFFERENCES: &[(&str, &str)] = &[
+    ("podman", EQUALS),
+    ("docker.io podman containers-storage", EQUALS),
+    (
+        "gawk awk",
+        "apt refuses a virtual package that several provide, even if one is asked for",
+    ),
+];
+
+const EQUALS: &str = "container-network-stack has two equal providers; apt takes the one whose \
+    name its cache met last, in whatever field, we the last in the index (and get 10 packages less)";
 
 /// Packages that are asked for one at a time; those an architecture doesn't have are asked for
 /// all the same, both must refuse.
@@ -322,10 +332,21 @@ fn sets(arch: &str) -> Vec<Set> {
         .parse()
         .unwrap();
     add("tools".into(), strings(main.get("tools")), Essential::Leave);
-    for set in SINGLES.split_whitespace().chain(TOGETHER.iter().copied()) {
-        let packages = set.split_whitespace().map(str::to_owned).collect();
-        add(set.into(), packages, Essential::Leave);
+    // The second architecture makes do with two thirds of them, for the sake of time.
+    let two_thirds = |i: usize| arch == ARCHES[0] || i % 3 != 0;
+    for (i, set) in SINGLES
+        .split_whitespace()
+        .chain(TOGETHER.iter().copied())
+        .enumerate()
+    {
+        if two_thirds(i) {
+            let packages = set.split_whitespace().map(str::to_owned).collect();
+            add(set.into(), packages, Essential::Leave);
+        }
     }
+    // Machines may ask for the same.
+    let mut seen = BTreeSet::new();
+    out.retain(|s| seen.insert(s.packages.clone()));
     out
 }
 
