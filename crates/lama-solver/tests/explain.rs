@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is said when there is no answer.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use lama_solver::{Essential, Request, Universe};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The rules of choosing, one small universe each.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use lama_solver::{Error, Essential, Recommends, Request, Universe};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tests share: a reader of `Packages` files, and small universes written by hand.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ pub fn chance(seed: u64, prefix: &str) -> String {
                 let bound = if roll(2) == 0 { " (= 2)" } else { "" };
                 out.push_str(&format!("Provides: {prefix}v{}{bound}\n", roll(2)));
             }
-            let mut target = |roll: &mut dyn FnMut(u64) -> u64| {
+            let target = |roll: &mut dyn FnMut(u64) -> u64| {
                 let kind = if roll(4) == 0 {
                     format!("v{}", roll(2))
                 } else {
