@@ -23,6 +23,6 @@ pub use error::{Error, Result, parse};
 pub use image::{Compression, Image, PackageGroup};
 pub use layout::Layout;
 pub use load::Description;
-pub use machine::{Arch, Machine};
+pub use machine::{Arch, Debian, Machine};
 pub use schema::{SCHEMAS, schema};
 pub use select::Selection;

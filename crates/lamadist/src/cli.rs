@@ -221,6 +221,9 @@ pub struct Lock {
     /// Show what would change; write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print the packages of a set: MACHINE/IMAGE, or tools/ARCHITECTURE
+    #[arg(long, value_name = "SET", conflicts_with = "update")]
+    pub print: Option<String>,
 }
 
 /// `lamadist keys …`.
@@ -246,9 +249,21 @@ pub enum Keys {
         release: bool,
     },
     /// Replace a role's key; the old public part stays valid beside the new one
+    #[command(after_help = "Examples:
+  lamadist keys rotate db             a new db key, the old one still honoured
+  lamadist keys rotate --finish db    the old one is honoured no longer")]
     Rotate {
-        /// pk, kek, db, pcr, rauc-signing, rauc-encryption or openpgp
+        /// pk, kek, db, pcr, rauc-ca, rauc-signing, rauc-encryption or openpgp
         role: String,
+        /// End the change: forget the previous key
+        #[arg(long)]
+        finish: bool,
+        /// The release set instead of the development set
+        #[arg(long)]
+        release: bool,
+    },
+    /// Write the files that a firmware enrolls (enroll/ of the set) anew
+    Enroll {
         /// The release set instead of the development set
         #[arg(long)]
         release: bool,
@@ -257,14 +272,19 @@ pub enum Keys {
 
 /// `lamadist scripts`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example:\n  lamadist scripts --record")]
+#[command(after_help = "Examples:
+  lamadist scripts                                  what waits for a review
+  lamadist scripts --record less --why 'alternatives of pager; links in our files'")]
 pub struct Scripts {
     /// What to look at.
     #[command(flatten)]
     pub target: Target,
-    /// Write a record for each script that has none; decisions are left to be filled in
-    #[arg(long)]
-    pub record: bool,
+    /// Record that this package's scripts have been reviewed
+    #[arg(long, value_name = "PACKAGE", requires = "why")]
+    pub record: Option<String>,
+    /// What was found, and why it is handled so
+    #[arg(long, value_name = "REASON")]
+    pub why: Option<String>,
 }
 
 /// `lamadist schema`.
@@ -291,6 +311,9 @@ pub struct Clean {
     /// Downloaded and unpacked packages
     #[arg(long)]
     pub packages: bool,
+    /// Intermediate results that a build goes on from
+    #[arg(long)]
+    pub results: bool,
     /// Everything in the cache, and deploy/
     #[arg(long)]
     pub all: bool,

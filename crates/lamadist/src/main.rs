@@ -3,6 +3,7 @@
 
 mod cli;
 mod cmd;
+mod pipeline;
 mod place;
 mod talk;
 
@@ -12,6 +13,7 @@ use lama_exec::Progress;
 use miette::{IntoDiagnostic, Result};
 use serde::Serialize;
 use std::process::ExitCode;
+use std::sync::Arc;
 use talk::Talk;
 
 /// What every command is given.
@@ -21,13 +23,13 @@ pub struct App {
     /// Where things are.
     pub place: place::Place,
     /// What is said while working.
-    pub talk: Talk,
+    pub talk: Arc<Talk>,
 }
 
 impl App {
     /// Progress, as libraries take it.
     pub fn progress(&self) -> &dyn Progress {
-        &self.talk
+        &*self.talk
     }
 
     /// Prints a result: JSON with `--json`, else the text.
@@ -107,14 +109,18 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
     let app = App {
         place: place::Place::find(&cli.global)?,
-        talk: Talk::new(cli.global.quiet, cli.global.json),
+        talk: Arc::new(Talk::new(cli.global.quiet, cli.global.json)),
         global: cli.global,
     };
     match cli.command {
+        Command::Build(c) => cmd::build::run(&app, &c),
+        Command::Vm(c) => cmd::vm::run(&app, &c),
+        Command::Lock(c) => cmd::lock::run(&app, &c),
+        Command::Scripts(c) => cmd::scripts::run(&app, &c),
+        Command::Inspect(c) => cmd::inspect::run(&app, &c),
         Command::Keys(c) => cmd::keys::run(&app, c),
         Command::Clean(c) => cmd::clean::run(&app, &c),
         Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
-        _ => todo_(),
     }
 }
 
@@ -145,8 +151,4 @@ fn report(e: &miette::Report, json: bool) {
     if let Some(hint) = e.help() {
         eprintln!("hint: {hint}");
     }
-}
-
-fn todo_() -> Result<ExitCode> {
-    Err(miette::miette!("not yet"))
 }

@@ -31,6 +31,13 @@ impl Talk {
     }
 }
 
+impl Talk {
+    /// One line about what goes on.
+    pub fn say(&self, line: &str) {
+        self.note(line);
+    }
+}
+
 struct Bar(ProgressBar);
 
 impl Task for Bar {

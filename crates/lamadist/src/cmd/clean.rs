@@ -17,6 +17,9 @@ pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
         if c.tools {
             gone.push(p.tools());
         }
+        if c.results {
+            gone.extend(["frames", "tmp"].map(|d| p.cache.join(d)));
+        }
         if c.packages {
             gone.push(p.store());
         }

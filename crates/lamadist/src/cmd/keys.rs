@@ -39,10 +39,23 @@ pub fn run(app: &App, c: Keys) -> Result<ExitCode> {
         }
         // Loaded, not opened: a broken set is what one wants to see the status of.
         Keys::Status { release } => KeySet::load(dir(release))?.status(),
-        Keys::Rotate { role, release } => {
+        Keys::Rotate {
+            role,
+            finish,
+            release,
+        } => {
             let role: Role = role.parse().map_err(|e| miette!("{e}"))?;
             let mut set = KeySet::open(dir(release))?;
-            set.rotate(role, &Source::Generate, None, app.progress())?;
+            if finish {
+                set.forget_previous(role, None)?;
+            } else {
+                set.rotate(role, &Source::Generate, None, app.progress())?;
+            }
+            set.status()
+        }
+        Keys::Enroll { release } => {
+            let set = KeySet::open(dir(release))?;
+            set.write_enrolment(None)?;
             set.status()
         }
     };
@@ -70,7 +83,7 @@ fn source(text: &str) -> Result<(Role, Source)> {
         return Ok((
             role,
             Source::Pkcs11 {
-                uri: key.parse()?,
+                uri: lama_keys::Pkcs11Uri::parse(key, lama_keys::PinValue::Refused)?,
                 certificate,
             },
         ));

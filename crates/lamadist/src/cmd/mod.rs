@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands, one a file.
 
+pub mod build;
 pub mod clean;
+pub mod inspect;
 pub mod keys;
+pub mod lock;
 pub mod schema;
+pub mod scripts;
+pub mod vm;

@@ -16,8 +16,7 @@ pub fn run(c: &Schema) -> Result<ExitCode> {
     let schema = lama_model::schema(name).ok_or_else(|| {
         let names: Vec<&str> = lama_model::SCHEMAS.iter().map(|(n, _)| *n).collect();
         miette!(
-            help = "there are: {}",
-            names.join(", "),
+            help = format!("there are: {}", names.join(", ")),
             "there is no schema {name:?}"
         )
     })?;

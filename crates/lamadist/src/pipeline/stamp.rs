@@ -86,7 +86,10 @@ pub fn fresh(dir: &Path, inputs: &str) -> bool {
     let read = || -> Option<bool> {
         let data = fs::read_optional(dir.join(NAME)).ok()??;
         let stamp: Stamp = serde_json::from_slice(&data).ok()?;
-        let same = stamp.files.iter().all(|f| look(dir, &f.0).is_ok_and(|now| now == *f));
+        let same = stamp
+            .files
+            .iter()
+            .all(|f| look(dir, &f.0).is_ok_and(|now| now == *f));
         Some(stamp.inputs == inputs && same)
     };
     read().unwrap_or(false)

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One pipeline: packages → root tree → artefacts. Data walks one way.
+
+mod image;
+pub mod packages;
+mod release;
+mod stamp;
+
+use crate::App;
+use crate::cli;
+use lama_compose::{ComposeInput, Root};
+use lama_exec::progress::Unit;
+use lama_exec::{Progress, Tools, fs};
+use lama_image::index::Index;
+use lama_keys::KeySet;
+use lama_model::files::FileRules;
+use lama_model::ids::Ids;
+use lama_model::scripts::Scripts;
+use lama_model::{Description, Selection};
+use miette::{IntoDiagnostic, Result, WrapErr};
+use packages::{Policy, SetSpec};
+use std::path::{Path, PathBuf};
+
+/// Reads the description and its companion files.
+pub struct Sources {
+    /// The description.
+    pub description: Description,
+    /// Pinned users and groups.
+    pub ids: Ids,
+    /// Reviewed maintainer scripts.
+    pub scripts: Scripts,
+    /// Modes and owners of laid-in files.
+    pub files: FileRules,
+}
+
+impl Sources {
+    /// Reads them all.
+    pub fn load(distro: &Path) -> Result<Self> {
+        Ok(Self {
+            description: Description::load(distro)?,
+            ids: Ids::load(distro.join("ids.toml"))?,
+            scripts: Scripts::load(distro.join("scripts"))?,
+            files: FileRules::load(distro.join("files.toml"))?,
+        })
+    }
+}
+
+/// The tools tree, made where missing.
+pub fn tools(app: &App, sources: &Sources, policy: Policy) -> Result<Tools> {
+    if let Some(tree) = std::env::var_os("LAMADIST_TOOLS") {
+        return Ok(Tools::tree(std::path::absolute(tree).into_diagnostic()?));
+    }
+    let spec = SetSpec::tools(&sources.description)?;
+    let packages = packages::ensure(app, &sources.description, &spec, policy)?;
+    let tree = lama_compose::tools_tree(
+        &packages,
+        &sources.scripts,
+        &app.place.store(),
+        &app.place.tools(),
+        &*app.talk,
+    )?;
+    Ok(Tools::tree(tree))
+}
+
+/// The packages' root tree.
+pub fn root(
+    app: &App,
+    sources: &Sources,
+    selection: &Selection<'_>,
+    version: &str,
+    tools: &Tools,
+    policy: Policy,
+) -> Result<Root> {
+    let spec = SetSpec::image(&sources.description, &selection.bsp, &selection.image)?;
+    let packages = packages::ensure(app, &sources.description, &spec, policy)?;
+    let d = &sources.description.distro;
+    let field = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+    let os_release = [
+        field("ID", &d.id),
+        field("ID_LIKE", "debian"),
+        field("NAME", &d.name),
+        field(
+            "PRETTY_NAME",
+            &format!("{} {version} ({})", d.name, selection.image),
+        ),
+        field("VERSION", version),
+        field("VERSION_ID", version),
+        field(
+            "IMAGE_ID",
+            &format!("{}-{}-{}", d.id, selection.bsp, selection.image),
+        ),
+        field("IMAGE_VERSION", version),
+        field("VARIANT_ID", &selection.image),
+        field("HOME_URL", &d.home_url),
+    ];
+    let files: Vec<PathBuf> = selection
+        .files
+        .iter()
+        .map(|f| sources.description.root.join("files").join(f))
+        .collect();
+    let _t = app.talk.task("Composing the root tree", Unit::Busy, 0);
+    Ok(lama_compose::compose(&ComposeInput {
+        packages: &packages,
+        arch: selection.machine.arch,
+        ids: &sources.ids,
+        scripts: &sources.scripts,
+        file_rules: &sources.files,
+        files: &files,
+        enable: &selection.enable,
+        exclude: &d.exclude,
+        os_release: &os_release,
+        epoch: d.source_date_epoch,
+        store: &app.place.store(),
+        tools,
+        progress: &*app.talk,
+    })?)
+}
+
+/// What a build left behind.
+pub struct Built {
+    /// The deploy folder.
+    pub deploy: PathBuf,
+    /// Its index; none where the build stopped at the root tree.
+    pub index: Option<Index>,
+    /// Whether there was nothing to do.
+    pub fresh: bool,
+}
+
+/// Builds what the options say.
+pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
+    let deploy = app.place.deploy(&c.target)?;
+    let policy = if c.locked || c.release {
+        Policy::Locked
+    } else {
+        Policy::Extend
+    };
+    let keys = if c.release {
+        release::clean_tree(&app.place)?;
+        // Asked first: what a release refuses most often is a development set.
+        let dir = app.place.release_keys();
+        let set = if dir.exists() {
+            KeySet::open(dir)?
+        } else {
+            development(app)?
+        };
+        set.require_release()?;
+        set
+    } else {
+        development(app)?
+    };
+    let inputs = inputs(app, c, &keys)?;
+    if c.until == cli::Until::Disk && stamp::fresh(&deploy, &inputs) {
+        return Ok(Built {
+            index: Some(Index::read(&deploy)?),
+            deploy,
+            fresh: true,
+        });
+    }
+    let sources = Sources::load(&app.place.distro)?;
+    let selection = sources.description.select(&c.target.bsp, &c.target.image)?;
+    let base = &sources.description.distro.version;
+    let version = if c.release {
+        base.clone()
+    } else {
+        format!("{base}-dev")
+    };
+    let tools = tools(app, &sources, policy)?;
+    let root = root(app, &sources, &selection, &version, &tools, policy)?;
+    fs::create_dir_all(&deploy)?;
+    stamp::forget(&deploy)?;
+    fs::remove_file(deploy.join(lama_image::index::FILE))?;
+    if c.until == cli::Until::Root {
+        let _t = app.talk.task("Writing root.tar", Unit::Busy, 0);
+        let mut out = fs::Staged::new(deploy.join("root.tar"))?;
+        let mut w = std::io::BufWriter::with_capacity(1 << 20, &mut out);
+        lama_tree::write_tar(
+            &root.tree,
+            &mut w,
+            sources.description.distro.source_date_epoch,
+        )
+        .and_then(|()| std::io::Write::flush(&mut w))
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot write {}", deploy.join("root.tar").display()))?;
+        drop(w);
+        out.commit(0o644)?;
+        return Ok(Built {
+            deploy,
+            index: None,
+            fresh: false,
+        });
+    }
+    let index = image::Job {
+        description: &sources.description,
+        selection: &selection,
+        engine: "debian",
+        version: &version,
+        keys: &keys,
+        tools: &tools,
+        cache: &app.place.cache,
+        deploy: &deploy,
+        progress: &*app.talk,
+    }
+    .run(root)?;
+    let files: Vec<PathBuf> = index
+        .artifacts
+        .iter()
+        .map(|a| deploy.join(&a.file))
+        .collect();
+    // The lock may have been written on the way, so the inputs are taken anew.
+    stamp::record(&deploy, self::inputs(app, c, &keys)?, &files)?;
+    Ok(Built {
+        deploy,
+        index: Some(index),
+        fresh: false,
+    })
+}
+
+/// The development keys, made on first use.
+pub fn development(app: &App) -> Result<KeySet> {
+    Ok(KeySet::open_or_create_development(
+        app.place.development_keys(),
+        &*app.talk,
+    )?)
+}
+
+/// A digest over all that a build depends on.
+fn inputs(app: &App, c: &cli::Build, keys: &KeySet) -> Result<String> {
+    let mut i = stamp::Inputs::new()?;
+    i.value("bsp", &c.target.bsp);
+    i.value("image", &c.target.image);
+    i.value("release", if c.release { "yes" } else { "no" });
+    i.value(
+        "tools",
+        &std::env::var("LAMADIST_TOOLS").unwrap_or_default(),
+    );
+    i.folder(&app.place.distro)?;
+    i.file(&keys.dir().join("keyset.toml"))?;
+    Ok(i.finish())
+}

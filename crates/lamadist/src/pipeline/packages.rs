@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The packages of a build: from the lock where it pins them, else resolved and pinned.
+
+use crate::App;
+use lama_compose::PackageInput;
+use lama_feed::{
+    Arch, Feed, FeedConfig, Freshness, Lock, LockedPackage, Mirrors, Renew, Request, Store,
+};
+use lama_model::{Description, Machine};
+use miette::{IntoDiagnostic, Result, miette};
+use std::path::Path;
+
+/// Whether a build may resolve what the lock does not pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// It may, and writes the lock.
+    Extend,
+    /// It may not.
+    Locked,
+}
+
+/// One set of packages in the lock.
+#[derive(Debug, Clone)]
+pub struct SetSpec {
+    /// Its name: `MACHINE/IMAGE`, or `tools/ARCHITECTURE`.
+    pub name: String,
+    /// Its architecture.
+    pub arch: Arch,
+    /// What is asked for, sorted.
+    pub request: Vec<String>,
+    /// Feed components besides those of each feed.
+    components: Vec<String>,
+    essential: lama_feed::Essential,
+}
+
+impl SetSpec {
+    /// The set of an image.
+    pub fn image(description: &Description, bsp: &str, image: &str) -> Result<Self> {
+        let s = description.select(bsp, image)?;
+        supported(bsp, s.machine)?;
+        Ok(Self {
+            name: format!("{bsp}/{image}"),
+            arch: s.machine.arch.as_str().parse().into_diagnostic()?,
+            request: s.packages,
+            components: s.machine.components.clone(),
+            essential: lama_feed::Essential::Include,
+        })
+    }
+
+    /// The set of the tools tree, for this machine's architecture.
+    pub fn tools(description: &Description) -> Result<Self> {
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => {
+                return Err(miette!(
+                    "builds run on amd64 and arm64 machines, not on {other}"
+                ));
+            }
+        };
+        let mut request = description.distro.tools.clone();
+        request.sort();
+        request.dedup();
+        Ok(Self {
+            name: format!("tools/{arch}"),
+            arch: arch.parse().into_diagnostic()?,
+            request,
+            components: Vec::new(),
+            essential: lama_feed::Essential::Leave,
+        })
+    }
+
+    /// All sets that the lock should have.
+    pub fn all(description: &Description) -> Result<Vec<Self>> {
+        let mut out = vec![Self::tools(description)?];
+        for (bsp, machine) in description.machines() {
+            if supported(bsp, machine).is_ok() {
+                for (image, _) in description.images() {
+                    out.push(Self::image(description, bsp, image)?);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn supported(bsp: &str, machine: &Machine) -> Result<()> {
+    match &machine.debian {
+        lama_model::Debian::Supported => Ok(()),
+        lama_model::Debian::Unsupported(why) => Err(miette!(
+            help = "the machines that it builds are those without `debian = { unsupported = … }` in distro/machines/",
+            "the debian engine does not build {bsp}: {why}"
+        )),
+    }
+}
+
+/// The feeds as one set sees them.
+fn feed(app: &App, description: &Description, spec: &SetSpec) -> Result<Feed> {
+    let configs = description.distro.feeds.iter().map(|(name, f)| {
+        let mut components = f.components.clone();
+        components.extend(
+            spec.components
+                .iter()
+                .filter(|c| !f.components.contains(c))
+                .cloned(),
+        );
+        FeedConfig {
+            name: name.clone(),
+            archive: f.archive.clone(),
+            suite: f.suite.clone(),
+            components,
+            keys: f.keys.iter().map(|k| description.root.join(k)).collect(),
+        }
+    });
+    let mirrors = Mirrors::discover(&app.place.mirrors, Path::new("/"))?;
+    let store = Store::open(app.place.store())?;
+    Ok(
+        Feed::new(configs.collect(), mirrors, store, app.talk.clone())
+            .with_freshness(Freshness::Enforce),
+    )
+}
+
+/// Resolves a set anew and puts it into the lock.
+pub fn resolve(
+    app: &App,
+    description: &Description,
+    spec: &SetSpec,
+    lock: &mut Lock,
+    renew: &Renew,
+) -> Result<()> {
+    let feed = feed(app, description, spec)?;
+    let universe = feed.refresh(&spec.arch)?;
+    let request = Request {
+        packages: spec.request.clone(),
+        essential: spec.essential,
+        recommends: lama_feed::Recommends::Ignore,
+        prefer: lock.prefer(&spec.name, renew),
+    };
+    let records = universe.resolve(&request)?;
+    let pinned = feed.pin(&records)?;
+    lock.replace_set(&spec.name, spec.arch.as_str(), &spec.request, pinned);
+    Ok(())
+}
+
+/// The packages of a set, fetched.
+pub fn ensure(
+    app: &App,
+    description: &Description,
+    spec: &SetSpec,
+    policy: Policy,
+) -> Result<Vec<PackageInput>> {
+    let path = app.place.lock();
+    let mut lock = Lock::load(&path)?;
+    let pinned = lock
+        .set(&spec.name)
+        .is_some_and(|s| s.request == spec.request);
+    if !pinned {
+        if policy == Policy::Locked {
+            let what = if lock.set(&spec.name).is_some() {
+                "was made for another description"
+            } else {
+                "does not pin"
+            };
+            return Err(miette!(
+                help = "run `lamadist lock` and commit the lock",
+                "{} {what} {}",
+                path.display(),
+                spec.name
+            ));
+        }
+        app.talk
+            .say(&format!("{}: resolving {}", path.display(), spec.name));
+        // Another build may be at it; whoever comes second finds the first one's result.
+        let _guard =
+            lama_exec::fs::FileLock::exclusive(app.place.cache.join("lamadist.lock.guard"))?;
+        lock = Lock::load(&path)?;
+        resolve(app, description, spec, &mut lock, &Renew::Nothing)?;
+        lock.save(&path)?;
+    }
+    let packages: Vec<&LockedPackage> = lock.packages_of(&spec.name).unwrap_or_default();
+    let files = feed(app, description, spec)?.fetch(packages.iter().copied())?;
+    Ok(packages
+        .into_iter()
+        .zip(files)
+        .map(|(p, deb)| PackageInput {
+            deb,
+            sha256: p.sha256.to_string(),
+            name: p.name().to_owned(),
+            version: p.version().to_owned(),
+            arch: p.architecture().to_owned(),
+            source: p.source.clone(),
+        })
+        .collect())
+}
