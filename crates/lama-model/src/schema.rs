@@ -11,6 +11,9 @@ pub const SCHEMAS: &[(&str, &str)] = &[
     ("image", "images/*.toml"),
     ("packagegroup", "packagegroups/*.toml"),
     ("layout", "layouts/*.toml"),
+    ("scripts", "scripts/*.toml"),
+    ("ids", "ids.toml"),
+    ("files", "files.toml"),
 ];
 
 /// The JSON Schema (draft 2020-12) of this name.
@@ -21,6 +24,9 @@ pub fn schema(name: &str) -> Option<Schema> {
         "image" => schema_for!(Image),
         "packagegroup" => schema_for!(PackageGroup),
         "layout" => schema_for!(Layout),
+        "scripts" => schema_for!(crate::scripts::Scripts),
+        "ids" => schema_for!(crate::ids::Ids),
+        "files" => schema_for!(crate::files::FileRules),
         _ => return None,
     })
 }
