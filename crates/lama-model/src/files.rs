@@ -66,7 +66,10 @@ impl FileRules {
     /// Broken syntax, or a mode that is not octal.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let origin = Origin { path: path.to_owned(), text: fs::read_to_string(path)? };
+        let origin = Origin {
+            path: path.to_owned(),
+            text: fs::read_to_string(path)?,
+        };
         let rules: Self = parse_origin(&origin)?;
         for r in &rules.modes {
             if let Err(m) = r.bits() {

@@ -31,7 +31,10 @@ impl Ids {
     /// Broken syntax, or one number for two names.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let origin = Origin { path: path.to_owned(), text: fs::read_to_string(path)? };
+        let origin = Origin {
+            path: path.to_owned(),
+            text: fs::read_to_string(path)?,
+        };
         let ids: Self = parse_origin(&origin)?;
         for (what, table) in [("user", &ids.users), ("group", &ids.groups)] {
             let mut seen: BTreeMap<u32, &str> = BTreeMap::new();
@@ -52,7 +55,13 @@ impl Ids {
     /// Debian's static IDs (0–99) nor adduser (100 up) nor systemd-sysusers (999 down) begin with.
     pub fn next_free(&self) -> u32 {
         (200..1000)
-            .find(|n| !self.users.values().chain(self.groups.values()).any(|v| v == n))
+            .find(|n| {
+                !self
+                    .users
+                    .values()
+                    .chain(self.groups.values())
+                    .any(|v| v == n)
+            })
             .unwrap_or(1000)
     }
 }

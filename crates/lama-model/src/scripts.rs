@@ -165,9 +165,17 @@ impl Scripts {
         for e in fs::read_dir(dir)? {
             let path = e.path();
             if path.extension().is_some_and(|x| x == "toml") {
-                let origin = Origin { text: fs::read_to_string(&path)?, path };
+                let origin = Origin {
+                    text: fs::read_to_string(&path)?,
+                    path,
+                };
                 let one: Self = parse_origin(&origin)?;
-                merge(&origin, "reason for never running", &mut all.never, one.never)?;
+                merge(
+                    &origin,
+                    "reason for never running",
+                    &mut all.never,
+                    one.never,
+                )?;
                 merge(&origin, "kind", &mut all.kinds, one.kinds)?;
                 merge(&origin, "trigger", &mut all.triggers, one.triggers)?;
                 merge(&origin, "package", &mut all.packages, one.packages)?;
@@ -184,7 +192,8 @@ impl Scripts {
         self.packages.iter().find_map(|(k, p)| {
             let rest = name.strip_prefix(k.strip_suffix('*')?)?;
             // A prefix must not swallow metapackages: versions begin with a digit.
-            rest.starts_with(|c: char| c.is_ascii_digit()).then_some((p, Some(rest)))
+            rest.starts_with(|c: char| c.is_ascii_digit())
+                .then_some((p, Some(rest)))
         })
     }
 }
@@ -210,7 +219,10 @@ fn merge<T>(
 
 /// Where a new record for `package` is written: a file of its own, so that records do not collide.
 pub fn record_path(dir: &Path, package: &str) -> PathBuf {
-    let safe: String = package.chars().map(|c| if c == '*' { '@' } else { c }).collect();
+    let safe: String = package
+        .chars()
+        .map(|c| if c == '*' { '@' } else { c })
+        .collect();
     dir.join(format!("{safe}.toml"))
 }
 
@@ -229,7 +241,10 @@ mod tests {
     #[test]
     fn files_are_one_table_and_keys_are_unique() {
         let one = "[packages.a]\nwhy = \"x\"\nsteps = [\"pam\"]\n";
-        let d = dir(&[("a.toml", one), ("b.toml", "[triggers]\nldconfig = \"y\"\n")]);
+        let d = dir(&[
+            ("a.toml", one),
+            ("b.toml", "[triggers]\nldconfig = \"y\"\n"),
+        ]);
         let s = Scripts::load(d.path()).unwrap();
         assert_eq!(s.packages["a"].steps, [Step::Pam]);
         assert_eq!(s.triggers["ldconfig"], "y");
@@ -245,7 +260,10 @@ mod tests {
     fn a_star_stands_for_a_version() {
         let d = dir(&[("a.toml", "[packages.\"linux-image-*\"]\nwhy = \"x\"\n")]);
         let s = Scripts::load(d.path()).unwrap();
-        assert_eq!(s.package("linux-image-6.12.1-amd64").unwrap().1, Some("6.12.1-amd64"));
+        assert_eq!(
+            s.package("linux-image-6.12.1-amd64").unwrap().1,
+            Some("6.12.1-amd64")
+        );
         assert!(s.package("linux-image-amd64").is_none());
     }
 }

@@ -53,7 +53,10 @@ fn render(e: &Error, root: &Path) -> String {
 fn the_projects_own_description_is_right() {
     let d = Description::load(distro()).unwrap_or_else(|e| panic!("{}", render(&e, &distro())));
     let machines: Vec<&str> = d.machines().map(|(n, _)| n).collect();
-    assert_eq!(machines, ["orin-nx", "qemu-arm64", "rk1", "soquartz", "x86_64"]);
+    assert_eq!(
+        machines,
+        ["orin-nx", "qemu-arm64", "rk1", "soquartz", "x86_64"]
+    );
     let images: Vec<&str> = d.images().map(|(n, _)| n).collect();
     assert_eq!(images, ["base", "dev", "homelab"]);
     for machine in &machines {
