@@ -111,6 +111,8 @@ pub fn trouble(text: &str) -> Option<&str> {
         "Reached target emergency.target",
         "BdsDxe: No bootable option or device was found",
         "UEFI Interactive Shell",
+        ">>Start PXE over IP",
+        ">>Start HTTP Boot over IP",
         "No bootable device.",
     ];
     text.lines().find(|l| SIGNS.iter().any(|s| l.contains(s))).map(str::trim)

@@ -37,6 +37,7 @@ pub use config::{
     Tpm, Variables, VmConfig,
 };
 pub use console::{Console, clean, trouble};
+pub use disk::Drive;
 pub use error::{Error, Result};
 pub use firmware::{SecureBoot, VariableStore};
 pub use ports::{Forward, parse_usernet};

@@ -154,8 +154,15 @@ fn network(a: &mut Args, c: &VmConfig) {
         n += &format!(",hostfwd=tcp:127.0.0.1:0-:{port}");
     }
     a.add("-netdev", n);
-    // Without its boot ROM: nothing here starts from the network.
+    // Without its boot ROM, and with the firmware's own network stack switched off: nothing here
+    // starts from the network, and a firmware that tries takes minutes to give up.
     a.add("-device", "virtio-net-pci,netdev=net0,romfile=");
+    if c.firmware != Firmware::Bios {
+        for version in ["IPv4", "IPv6"] {
+            a.add("-fw_cfg", format!("name=opt/org.tianocore/{version}Support,string=no"));
+            a.add("-fw_cfg", format!("name=opt/org.tianocore/{version}PXESupport,string=no"));
+        }
+    }
 }
 
 fn disks(a: &mut Args, c: &VmConfig, p: &Plan) {
