@@ -338,9 +338,9 @@ mod tests {
     fn ar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut v = b"!<arch>\n".to_vec();
         for (name, data) in members {
-            write!(
+            writeln!(
                 v,
-                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`",
                 0,
                 0,
                 0,

@@ -225,7 +225,7 @@ impl Feed {
                 Err(e) => e,
                 Ok(data) => {
                     match Release::verify(&data, &keys, &c.suite, self.freshness, self.now) {
-                        Ok(r) => return Ok((r, base.clone())),
+                        Ok(r) => return Ok((self.not_older(c, &keys, data, r)?, base.clone())),
                         Err(e) => {
                             hint.get_or_insert(e.hint());
                             e.to_string()
@@ -244,6 +244,35 @@ impl Feed {
             tried,
             hint,
         })
+    }
+
+    /// A mirror may lag behind what another has shown already, or be made to: then the release
+    /// seen last is used, as apt does it, and the new one is remembered else.
+    fn not_older(
+        &self,
+        c: &FeedConfig,
+        keys: &Certificates,
+        data: Vec<u8>,
+        r: Release,
+    ) -> Result<Release> {
+        if self.freshness == Freshness::Ignore {
+            return Ok(r);
+        }
+        let name = format!("{}-{}", c.archive, c.suite.replace('/', "-"));
+        let path = self.store.root().join("releases").join(name);
+        if let Some(seen) = fs::read_optional(&path)?
+            && seen != data
+            && let Ok(seen) = Release::verify(&seen, keys, &c.suite, self.freshness, self.now)
+            && seen.date > r.date
+        {
+            self.progress.note(&format!(
+                "feed {}: the mirror is older than what was seen before; the newer state is used",
+                c.name
+            ));
+            return Ok(seen);
+        }
+        fs::write_atomic(&path, data)?;
+        Ok(r)
     }
 
     /// The indexes to fetch. The mirror that gave the release is asked first.
@@ -272,10 +301,10 @@ impl Feed {
                 .map(|f| (folder(arch.as_str()), f))
                 .ok_or_else(|| none(format!("it has no component `{component}` for {arch}")))?;
             out.push(want(c, r, &bases, &dir, name, listed));
-            if r.arch_all == ArchAll::Apart {
-                if let Some((name, listed)) = newest(r, &folder("all")) {
-                    out.push(want(c, r, &bases, &folder("all"), name, listed));
-                }
+            if r.arch_all == ArchAll::Apart
+                && let Some((name, listed)) = newest(r, &folder("all"))
+            {
+                out.push(want(c, r, &bases, &folder("all"), name, listed));
             }
         }
         Ok(out)

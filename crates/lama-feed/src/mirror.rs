@@ -61,10 +61,10 @@ impl Mirrors {
         let mut of_apt = Self::default();
         for url in apt_urls(root)? {
             // apt knows more kinds (cdrom, mirror+…): theirs are no base URLs.
-            if let Ok(url) = base_url(&url) {
-                if let Some(a) = archive_of(&url) {
-                    of_apt.add(&a.to_owned(), url);
-                }
+            if let Ok(url) = base_url(&url)
+                && let Some(a) = archive_of(&url)
+            {
+                of_apt.add(a, url.clone());
             }
         }
         for (archive, urls) in of_apt.bases {

@@ -209,10 +209,10 @@ impl Store {
                 .is_ok_and(|t| t.elapsed().is_ok_and(|age| age > STALE));
             if old {
                 let path = e.path();
-                if let Ok(f) = File::options().write(true).open(&path) {
-                    if f.try_lock().is_ok() {
-                        let _ = fs::remove_file(&path);
-                    }
+                if let Ok(f) = File::options().write(true).open(&path)
+                    && f.try_lock().is_ok()
+                {
+                    let _ = fs::remove_file(&path);
                 }
             }
         }
@@ -318,5 +318,111 @@ impl Partial {
     /// Removes it.
     pub(crate) fn discard(self) -> Result<()> {
         Ok(fs::remove_file(&self.path)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let d = tempfile::tempdir().unwrap();
+        let s = Store::open(d.path()).unwrap();
+        (d, s)
+    }
+
+    fn partials(s: &Store) -> usize {
+        fs::read_dir(s.partials()).unwrap().len()
+    }
+
+    #[test]
+    fn what_is_put_in_comes_out() {
+        let (_d, s) = store();
+        let sum = Sha256::of(b"data");
+        assert_eq!(s.get(sum, 4).unwrap(), None);
+        let path = s.insert("x", sum, 4, &b"data"[..]).unwrap();
+        assert_eq!(s.get(sum, 4).unwrap(), Some(path.clone()));
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+        assert!(s.verify(sum).unwrap());
+        assert_eq!(s.insert("x", sum, 4, &b"not read"[..]).unwrap(), path);
+        assert_eq!(partials(&s), 0);
+    }
+
+    #[test]
+    fn lies_are_not_stored() {
+        let (_d, s) = store();
+        let sum = Sha256::of(b"data");
+        for (data, problem) in [
+            (&b"dat"[..], "3 bytes in place of 4"),
+            (b"data+", "longer"),
+            (b"date", "SHA-256 is"),
+        ] {
+            let e = s.insert("x", sum, 4, data).unwrap_err().to_string();
+            assert!(e.contains(problem), "{e}");
+            assert_eq!(s.get(sum, 4).unwrap(), None);
+            assert_eq!(partials(&s), 0);
+        }
+    }
+
+    #[test]
+    fn damage_is_found_and_removed() {
+        let (_d, s) = store();
+        let sum = Sha256::of(b"data");
+        let path = s.insert("x", sum, 4, &b"data"[..]).unwrap();
+        fs::write(&path, b"da").unwrap();
+        assert_eq!(s.get(sum, 4).unwrap(), None);
+        s.insert("x", sum, 4, &b"data"[..]).unwrap();
+        fs::write(&path, b"date").unwrap();
+        assert!(!s.verify(sum).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_interrupted_one_is_continued() {
+        let (_d, s) = store();
+        let sum = Sha256::of(b"data");
+        let Begun::Partial(mut p) = s.begin(sum, 4).unwrap() else {
+            panic!()
+        };
+        p.write(b"da").unwrap();
+        drop(p);
+        let Begun::Partial(mut p) = s.begin(sum, 4).unwrap() else {
+            panic!()
+        };
+        assert_eq!(p.len(), 2);
+        p.write(b"ta").unwrap();
+        assert!(matches!(p.finish().unwrap(), Finished::Stored(_)));
+        // One that is longer than it can be begins anew.
+        let other = Sha256::of(b"");
+        fs::write(s.partials().join(other.to_string()), b"junk").unwrap();
+        let Begun::Partial(p) = s.begin(other, 0).unwrap() else {
+            panic!()
+        };
+        assert_eq!(p.len(), 0);
+    }
+
+    #[test]
+    fn old_leftovers_are_swept_unless_held() {
+        let (d, s) = store();
+        let old = std::time::SystemTime::now() - STALE * 2;
+        let age = |p: &Path| {
+            File::options()
+                .write(true)
+                .open(p)
+                .unwrap()
+                .set_modified(old)
+                .unwrap()
+        };
+        let Begun::Partial(held) = s.begin(Sha256::of(b"held"), 4).unwrap() else {
+            panic!()
+        };
+        let left = s.partials().join("left");
+        fs::write(&left, b"x").unwrap();
+        fs::write(s.partials().join("young"), b"x").unwrap();
+        age(&left);
+        age(&held.path);
+        Store::open(d.path()).unwrap();
+        assert!(held.path.exists() && !left.exists());
+        assert_eq!(partials(&s), 2);
     }
 }
