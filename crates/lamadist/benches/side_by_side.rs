@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The benchmark of docs/BENCHMARKS.md: ours, and mkosi and mmdebstrap where they are installed.
+//!
+//! `cargo bench -p lamadist -- [--runs N] [WORD]` prints a table; only cases whose name has WORD in
+//! it are run. It works on a copy of `distro/` with keys and a deploy folder of its own; the cache is
+//! the user's, whose intermediate results it removes. `LAMADIST_BENCH_MIRROR` is the URL of an
+//! archive for the two others, which keep the packages they fetched in `target/tmp`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use lama_exec::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a command took.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    /// Of the process and all its children.
+    cpu: Duration,
+    /// The largest resident set of any of them, in bytes.
+    memory: u64,
+}
+
+/// Runs a command to its end.
+fn measure(mut command: Command) -> Cost {
+    let start = Instant::now();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let child = child.unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    let mut status = 0;
+    // SAFETY: rusage is plain data, for which zero is a value; wait4 fills it.
+    let usage = unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        assert_eq!(libc::wait4(pid, &mut status, 0, &mut usage), pid);
+        usage
+    };
+    let wall = start.elapsed();
+    assert_eq!(status, 0, "{command:?} failed");
+    let time = |t: libc::timeval| {
+        Duration::from_secs(t.tv_sec.unsigned_abs())
+            + Duration::from_micros(t.tv_usec.unsigned_abs())
+    };
+    Cost {
+        wall,
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        memory: usage.ru_maxrss.unsigned_abs() * 1024,
+    }
+}
+
+struct Bench {
+    runs: usize,
+    word: String,
+    work: PathBuf,
+}
+
+impl Bench {
+    /// One run that is not counted, then the counted ones, each after `before`; prints a row.
+    fn case(&self, name: &str, mut before: impl FnMut(), command: impl Fn() -> Command) {
+        if !name.contains(&self.word) {
+            return;
+        }
+        eprintln!("== {name}");
+        let mut costs: Vec<Cost> = (0..=self.runs)
+            .map(|_| {
+                before();
+                measure(command())
+            })
+            .skip(1)
+            .collect();
+        costs.sort_by_key(|c| c.wall);
+        let Some(median) = costs.get(costs.len() / 2).copied() else {
+            return;
+        };
+        let wall: Vec<f64> = costs.iter().map(|c| c.wall.as_secs_f64()).collect();
+        println!(
+            "| {name} | {:.2} s ({:.2}–{:.2}) | {:.1} s | {} MiB |",
+            median.wall.as_secs_f64(),
+            wall.first().unwrap(),
+            wall.last().unwrap(),
+            median.cpu.as_secs_f64(),
+            costs.iter().map(|c| c.memory).max().unwrap_or(0) >> 20,
+        );
+    }
+
+    /// Ours, on the copy of the description.
+    fn lamadist(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_lamadist"));
+        c.args(args)
+            .arg("--quiet")
+            .env("LAMADIST_DISTRO", self.work.join("project/distro"))
+            .env("LAMADIST_KEYS", self.work.join("keys"))
+            .env("LAMADIST_DEPLOY", self.work.join("deploy"));
+        c
+    }
+
+    fn forget_results(&self) {
+        measure(self.lamadist(&["clean", "--results"]));
+        fs::remove_dir_all(self.work.join("deploy")).unwrap();
+    }
+
+    fn ours(&self) {
+        let build = || self.lamadist(&["build"]);
+        self.case("whole build, lamadist", || self.forget_results(), build);
+        self.case("nothing changed, lamadist", || (), build);
+        let file = self.work.join("project/distro/files/core/etc/bench");
+        let mut n = 0;
+        let change = || {
+            n += 1;
+            fs::write(&file, format!("{n}\n")).unwrap();
+        };
+        self.case("one file changed, lamadist", change, build);
+        fs::remove_file(&file).unwrap();
+        for bsp in ["x86_64", "qemu-arm64"] {
+            let root = || self.lamadist(&["build", "--bsp", bsp, "--until", "root"]);
+            let name = format!("root tree {bsp}, lamadist");
+            self.case(&name, || self.forget_results(), root);
+        }
+    }
+
+    /// Names of the locked packages of x86_64/base.
+    fn packages(&self) -> Vec<String> {
+        let set = self.lamadist(&["lock", "--print", "x86_64/base"]).output();
+        let set = String::from_utf8(set.unwrap().stdout).unwrap();
+        let names = set.lines().filter_map(|l| l.split(' ').next());
+        names.map(str::to_owned).collect()
+    }
+
+    fn mkosi(&self, packages: &[String]) {
+        let Some(mirror) = installed("mkosi") else {
+            return;
+        };
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/mkosi");
+        self.case(
+            "whole build, mkosi",
+            || (),
+            || {
+                let mut c = Command::new("mkosi");
+                c.arg("--directory").arg(&here).arg("--force");
+                c.arg(format!("--mirror={mirror}"));
+                for (option, folder) in [
+                    ("--output-directory", "mkosi/out"),
+                    ("--package-cache-dir", "mkosi/packages"),
+                    ("--workspace-directory", "mkosi/work"),
+                ] {
+                    let folder = self.work.join(folder);
+                    fs::create_dir_all(&folder).unwrap();
+                    c.arg(option).arg(folder);
+                }
+                for p in packages {
+                    c.arg("--package").arg(p);
+                }
+                c.arg("build");
+                c
+            },
+        );
+    }
+
+    fn mmdebstrap(&self, packages: &[String]) {
+        let Some(mirror) = installed("mmdebstrap") else {
+            return;
+        };
+        let cache = self.work.join("mmdebstrap");
+        fs::create_dir_all(&cache).unwrap();
+        let cache = cache.display();
+        self.case(
+            "root tree x86_64, mmdebstrap",
+            || (),
+            || {
+                let mut c = Command::new("mmdebstrap");
+                c.args(["--variant=custom", "--quiet"]);
+                // Its manual page's way to keep packages between runs.
+                c.args(["--skip=download/empty", "--skip=essential/unlink"]);
+                c.arg("--setup-hook=mkdir -p \"$1\"/var/cache/apt/archives");
+                c.arg(format!(
+                    "--setup-hook=sync-in {cache} /var/cache/apt/archives/"
+                ));
+                c.arg(format!(
+                    "--customize-hook=sync-out /var/cache/apt/archives {cache}"
+                ));
+                c.arg(format!("--include={}", packages.join(",")));
+                c.args(["trixie", "/dev/null", &mirror]);
+                c.arg("--format=tar");
+                c
+            },
+        );
+    }
+}
+
+/// The mirror for a program of others, where that program is.
+fn installed(program: &str) -> Option<String> {
+    let found = Command::new(program).arg("--version").output();
+    let mirror = std::env::var("LAMADIST_BENCH_MIRROR").ok();
+    if !found.is_ok_and(|o| o.status.success()) {
+        eprintln!("SKIP: {program} is not installed");
+        None
+    } else if mirror.is_none() {
+        eprintln!(
+            "SKIP: {program} needs LAMADIST_BENCH_MIRROR, the URL of a mirror of the archive"
+        );
+        None
+    } else {
+        mirror
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for e in fs::read_dir(from).unwrap() {
+        let (from, to) = (e.path(), to.join(e.file_name()));
+        let kind = e.file_type().unwrap();
+        if kind.is_dir() {
+            copy(&from, &to);
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&from).unwrap(), to).unwrap();
+        } else {
+            std::fs::copy(&from, to).unwrap();
+        }
+    }
+}
+
+fn main() {
+    let mut bench = Bench {
+        runs: 5,
+        word: String::new(),
+        work: Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench"),
+    };
+    // cargo adds `--bench`.
+    let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
+    while let Some(a) = args.next() {
+        if a == "--runs" {
+            bench.runs = args.next().and_then(|n| n.parse().ok()).unwrap_or(5).max(1);
+        } else {
+            bench.word = a;
+        }
+    }
+    let distro = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../distro");
+    let project = bench.work.join("project");
+    fs::remove_dir_all(&project).unwrap();
+    copy(&distro, &project.join("distro"));
+
+    println!("| Case | Wall, median (smallest–largest) | CPU | Peak memory |");
+    println!("|---|---|---|---|");
+    bench.ours();
+    let packages = bench.packages();
+    bench.mmdebstrap(&packages);
+    bench.mkosi(&packages);
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The build under test and machines that boot it.
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+
+use lama_exec::Tools;
+use lama_image::index::Index;
+use lama_keys::{KeySet, Role};
+use lama_vm::{
+    Arch, Disk, Firmware, Lifetime, Registry, SecureBoot, Smm, VariableStore, Variables, Vm, VmConfig,
+};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// The checkout.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// A folder of this test run, kept between runs so that a second one is quick.
+pub fn scratch() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// The program, with keys and artefacts of the tests' own; packages come from the usual cache.
+pub fn lamadist(args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_lamadist"));
+    c.current_dir(project()).args(args);
+    c.env("LAMADIST_KEYS", scratch().join("keys"));
+    c.env("LAMADIST_DEPLOY", scratch().join("deploy"));
+    c
+}
+
+/// Runs it, and panics with what it said where it failed.
+pub fn run(args: &[&str]) -> Output {
+    let out = lamadist(args).output().unwrap();
+    assert!(
+        out.status.success(),
+        "lamadist {}: {}\n{}",
+        args.join(" "),
+        out.status,
+        String::from_utf8_lossy(&out.stderr)
+    );
+    out
+}
+
+/// A finished build.
+pub struct Built {
+    /// Its artefacts.
+    pub deploy: PathBuf,
+    /// Its index.
+    pub index: Index,
+    /// The keys that signed it.
+    pub keys: KeySet,
+    /// The tools it was made with.
+    pub tools: Tools,
+}
+
+impl Built {
+    /// The file of the first artefact of a kind.
+    pub fn file(&self, kind: lama_image::index::Kind) -> PathBuf {
+        self.deploy.join(&self.index.find(kind).unwrap().file)
+    }
+}
+
+/// The image base for x86_64, built once in a test run.
+pub fn base() -> &'static Built {
+    static BUILT: OnceLock<Built> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        run(&["--quiet", "build", "--locked"]);
+        let deploy = scratch().join("deploy/x86_64/base");
+        let tree = String::from_utf8(run(&["--quiet", "tools"]).stdout).unwrap();
+        Built {
+            index: Index::read(&deploy).unwrap(),
+            deploy,
+            keys: KeySet::open(scratch().join("keys/development")).unwrap(),
+            tools: Tools::tree(tree.trim()),
+        }
+    })
+}
+
+/// One machine at a time: under emulation two would only take twice as long each.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A machine's folder and registry, removed afterwards.
+pub struct Bench {
+    dir: tempfile::TempDir,
+    registry: Registry,
+    variables: PathBuf,
+}
+
+impl Bench {
+    /// With our keys enrolled and Secure Boot on.
+    pub fn new(built: &Built) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let certificates = |role| built.keys.certificates(role).into_iter().map(|c| c.path).collect();
+        let store = VariableStore {
+            arch: Arch::X86_64,
+            owner: built.keys.owner_guid(),
+            pk: built.keys.certificate_path(Role::Pk),
+            kek: certificates(Role::Kek),
+            db: certificates(Role::Db),
+            secure_boot: SecureBoot::On,
+        };
+        let variables = store.make(&built.tools, &scratch().join("firmware")).unwrap();
+        let registry = Registry::new(dir.path(), built.tools.clone());
+        Self { dir, registry, variables }
+    }
+
+    /// Boots a disk.
+    pub fn boot(&self, name: &str, disk: &Path) -> Vm {
+        let mut config = VmConfig::new(name).disk(Disk::image(disk));
+        config.firmware =
+            Firmware::Uefi { variables: Variables::Copy(self.variables.clone()), smm: Smm::Off };
+        self.registry.boot(&config, Lifetime::Vm).unwrap()
+    }
+
+    /// A copy of the disk with one byte changed, `at` bytes after the first place where `needle`
+    /// stands.
+    pub fn flipped(&self, disk: &Path, offset: u64) -> PathBuf {
+        use std::io::{Read, Seek, SeekFrom, Write};
+        let copy = self.dir.path().join("flipped.raw");
+        std::fs::copy(disk, &copy).unwrap();
+        let mut f = std::fs::File::options().read(true).write(true).open(&copy).unwrap();
+        let mut b = [0];
+        f.seek(SeekFrom::Start(offset)).unwrap();
+        f.read_exact(&mut b).unwrap();
+        f.seek(SeekFrom::Start(offset)).unwrap();
+        f.write_all(&[b[0] ^ 0x40]).unwrap();
+        copy
+    }
+}
