@@ -26,8 +26,15 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     say("variable store");
     let registry = Registry::new(state, tools);
     let mut c = VmConfig::new("trial").disk(Disk::image(image));
-    let smm = if rest.first().is_some_and(|s| s == "off") { Smm::Off } else { Smm::On };
-    c.firmware = Firmware::Uefi { variables: Variables::Copy(vars), smm };
+    let smm = if rest.first().is_some_and(|s| s == "off") {
+        Smm::Off
+    } else {
+        Smm::On
+    };
+    c.firmware = Firmware::Uefi {
+        variables: Variables::Copy(vars),
+        smm,
+    };
     c.extra_args = rest.iter().skip(1).cloned().collect();
     c = c.credential("lv.test", "hello");
     let mut vm = registry.boot(&c, Lifetime::Vm)?;
@@ -43,7 +50,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         "systemd-analyze; systemd-analyze blame | head -12",
     ] {
         let o = vm.ssh(cmd)?;
-        println!("$ {cmd}\n{}{}", o.text(), String::from_utf8_lossy(&o.stderr));
+        println!(
+            "$ {cmd}\n{}{}",
+            o.text(),
+            String::from_utf8_lossy(&o.stderr)
+        );
         say("command");
     }
     vm.put("/run/x", b"some text")?;

@@ -83,7 +83,10 @@ pub fn probe(tools: &Tools, arch: Arch, cache: Option<&Path>) -> Result<Probe> {
         None => {
             let probe = try_kvm(tools, arch)?;
             if let Some(f) = &file {
-                let c = Cached { boot_id, probe: probe.clone() };
+                let c = Cached {
+                    boot_id,
+                    probe: probe.clone(),
+                };
                 fs::write_atomic(f, serde_json::to_vec(&c).unwrap_or_default())?;
             }
             probe
@@ -95,7 +98,12 @@ pub fn probe(tools: &Tools, arch: Arch, cache: Option<&Path>) -> Result<Probe> {
 }
 
 fn try_kvm(tools: &Tools, arch: Arch) -> Result<Probe> {
-    let tcg = |reason: String| Ok(Probe { accel: Accel::Tcg, reason });
+    let tcg = |reason: String| {
+        Ok(Probe {
+            accel: Accel::Tcg,
+            reason,
+        })
+    };
     if Arch::host() != Some(arch) {
         return tcg(format!("this machine's processor is not {}", arch.name()));
     }
@@ -103,7 +111,12 @@ fn try_kvm(tools: &Tools, arch: Arch) -> Result<Probe> {
     if fs::symlink_metadata(kvm).is_err() {
         return tcg("there is no /dev/kvm".into());
     }
-    if rustix::fs::access(kvm, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK).is_err() {
+    if rustix::fs::access(
+        kvm,
+        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
+    )
+    .is_err()
+    {
         return tcg("this user may not open /dev/kvm".into());
     }
     let tmp = tempfile::tempdir().map_err(|source| fs::FsError {
@@ -118,11 +131,20 @@ fn try_kvm(tools: &Tools, arch: Arch) -> Result<Probe> {
     let cmd = tools
         .command(arch.qemu())
         .bind(tmp.path())
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-m", "16"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-m",
+            "16",
+        ])
         .args(["-accel", "kvm", "-cpu", "host", "-bios"])
         .arg(&rom)
         .args(match arch {
-            Arch::X86_64 => ["-M", "pc", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"].as_slice(),
+            Arch::X86_64 => {
+                ["-M", "pc", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"].as_slice()
+            }
             Arch::Arm64 => ["-M", "virt"].as_slice(),
         });
     let wanted = match arch {
@@ -134,7 +156,10 @@ fn try_kvm(tools: &Tools, arch: Arch) -> Result<Probe> {
     while Instant::now() < end {
         match run.try_wait() {
             Ok(Some(s)) if s.code() == wanted => {
-                return Ok(Probe { accel: Accel::Kvm, reason: "KVM runs a guest".into() });
+                return Ok(Probe {
+                    accel: Accel::Kvm,
+                    reason: "KVM runs a guest".into(),
+                });
             }
             Ok(Some(s)) => {
                 let said = fs::read_to_string(&log).unwrap_or_default();

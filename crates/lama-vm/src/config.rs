@@ -138,7 +138,12 @@ impl Disk {
 
     /// An empty disk of `bytes`, on virtio.
     pub fn blank(bytes: u64) -> Self {
-        Self { source: Source::Blank { bytes }, bus: Bus::Virtio, serial: None, boot_index: None }
+        Self {
+            source: Source::Blank { bytes },
+            bus: Bus::Virtio,
+            serial: None,
+            boot_index: None,
+        }
     }
 
     /// The same disk on another bus.
@@ -293,7 +298,10 @@ impl VmConfig {
         Self {
             name: name.into(),
             arch: Arch::X86_64,
-            firmware: Firmware::Uefi { variables: Variables::Blank, smm: Smm::On },
+            firmware: Firmware::Uefi {
+                variables: Variables::Blank,
+                smm: Smm::On,
+            },
             disks: Vec::new(),
             memory_mib: 2048,
             cpus: 2,
@@ -317,7 +325,10 @@ impl VmConfig {
 
     /// The same machine with one more credential.
     pub fn credential(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.credentials.push(Credential { name: name.into(), value: value.into() });
+        self.credentials.push(Credential {
+            name: name.into(),
+            value: value.into(),
+        });
         self
     }
 
@@ -328,19 +339,35 @@ impl VmConfig {
     pub fn check(&self) -> Result<()> {
         check_name(&self.name)?;
         let bad = |what: String, hint| {
-            Err(Error::Config { name: self.name.clone(), what, hint })
+            Err(Error::Config {
+                name: self.name.clone(),
+                what,
+                hint,
+            })
         };
         if self.memory_mib < 64 {
-            return bad(format!("{} MiB of memory is too little", self.memory_mib), "give it 1024 or more");
+            return bad(
+                format!("{} MiB of memory is too little", self.memory_mib),
+                "give it 1024 or more",
+            );
         }
         if self.cpus == 0 || self.cpus > 255 {
-            return bad(format!("it cannot have {} processors", self.cpus), "give it 1 to 255");
+            return bad(
+                format!("it cannot have {} processors", self.cpus),
+                "give it 1 to 255",
+            );
         }
         if self.arch == Arch::Arm64 && self.firmware == Firmware::Bios {
             return bad("arm64 has no BIOS".into(), "use UEFI firmware");
         }
         if self.kernel_cmdline_extra.is_some()
-            && matches!(self.firmware, Firmware::Uefi { variables: Variables::Copy(_), .. })
+            && matches!(
+                self.firmware,
+                Firmware::Uefi {
+                    variables: Variables::Copy(_),
+                    ..
+                }
+            )
         {
             return bad(
                 "systemd-stub ignores extra kernel arguments under Secure Boot".into(),
@@ -350,7 +377,10 @@ impl VmConfig {
         if let Some(t) = &self.kernel_cmdline_extra
             && t.contains('\0')
         {
-            return bad("the extra kernel arguments contain a NUL byte".into(), "remove it");
+            return bad(
+                "the extra kernel arguments contain a NUL byte".into(),
+                "remove it",
+            );
         }
         for d in &self.disks {
             if let Some(s) = &d.serial
@@ -367,7 +397,10 @@ impl VmConfig {
         for c in &self.credentials {
             if c.name.is_empty()
                 || c.name.len() > 255
-                || !c.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b))
+                || !c
+                    .name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-@".contains(&b))
                 || c.name.starts_with('.')
             {
                 return bad(
@@ -383,7 +416,16 @@ impl VmConfig {
 /// Checks a machine's name: 1 to 63 of letters, digits, `-`, `_`, `.`, and a letter or digit first.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let ok = (1..=63).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        && name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-    if ok { Ok(()) } else { Err(Error::Name { name: name.into() }) }
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && name
+            .as_bytes()
+            .first()
+            .is_some_and(u8::is_ascii_alphanumeric);
+    if ok {
+        Ok(())
+    } else {
+        Err(Error::Name { name: name.into() })
+    }
 }

@@ -37,6 +37,14 @@ impl Console {
         Ok(clean(&self.raw()?))
     }
 
+    /// What was said after the first `offset` bytes, as plain text.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn text_from(&self, offset: usize) -> fs::Result<String> {
+        Ok(clean(self.raw()?.get(offset..).unwrap_or_default()))
+    }
+
     /// Its last `lines` lines that are not empty, indented, for an error message.
     pub fn tail(&self, lines: usize) -> String {
         tail(&self.text().unwrap_or_default(), lines)
@@ -50,7 +58,10 @@ pub(crate) fn tail(text: &str, n: usize) -> String {
     if last.is_empty() {
         return "    (nothing)".into();
     }
-    last.iter().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+    last.iter()
+        .map(|l| format!("    {l}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Makes plain text of a terminal's byte stream: escape sequences (ECMA-48 CSI, OSC and the
@@ -115,7 +126,9 @@ pub fn trouble(text: &str) -> Option<&str> {
         ">>Start HTTP Boot over IP",
         "No bootable device.",
     ];
-    text.lines().find(|l| SIGNS.iter().any(|s| l.contains(s))).map(str::trim)
+    text.lines()
+        .find(|l| SIGNS.iter().any(|s| l.contains(s)))
+        .map(str::trim)
 }
 
 #[cfg(test)]
@@ -127,7 +140,10 @@ mod tests {
     fn terminal_streams() {
         for (data, want) in [
             (b"plain\r\nlines\r\n".as_slice(), "plain\nlines\n"),
-            (b"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2J\x1b[01;01HBdsDxe: x", "\nBdsDxe: x"),
+            (
+                b"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2J\x1b[01;01HBdsDxe: x",
+                "\nBdsDxe: x",
+            ),
             (b"\x1b[0;1;32m  OK  \x1b[0m] Started", "  OK  ] Started"),
             (b"a\x1b]0;title\x07b\x1b]3008;start\x1b\\c", "abc"),
             (b"\x1b(Ba\x1b", "a"),

@@ -39,7 +39,11 @@ struct Base {
 }
 
 /// Makes the missing files in `dir` and tells what QEMU opens.
-pub(crate) fn prepare(tools: &Tools, config: &VmConfig, dir: &Path) -> Result<(Vec<Drive>, Outside)> {
+pub(crate) fn prepare(
+    tools: &Tools,
+    config: &VmConfig,
+    dir: &Path,
+) -> Result<(Vec<Drive>, Outside)> {
     let mut drives = Vec::new();
     let mut outside = Outside::default();
     for (n, disk) in config.disks.iter().enumerate() {
@@ -69,14 +73,25 @@ fn one(
                 })?;
                 new.commit(0o600)?;
             }
-            let drive =
-                Drive { file: name, format: Format::Raw, read_only: false, disposable: true };
+            let drive = Drive {
+                file: name,
+                format: Format::Raw,
+                read_only: false,
+                disposable: true,
+            };
             return Ok(drive);
         }
-        Source::Image { path, format, access } => (absolute(path), *format, *access),
+        Source::Image {
+            path,
+            format,
+            access,
+        } => (absolute(path), *format, *access),
     };
     if fs::metadata(&path).is_err() {
-        return Err(Error::NoImage { name: config.name.clone(), path });
+        return Err(Error::NoImage {
+            name: config.name.clone(),
+            path,
+        });
     }
     // A qcow2 file may name a backing file beside it.
     let seen = match (format, path.parent()) {
@@ -86,17 +101,32 @@ fn one(
     match access {
         Access::Direct => {
             outside.write.push(seen);
-            Ok(Drive { file: path, format, read_only: false, disposable: false })
+            Ok(Drive {
+                file: path,
+                format,
+                read_only: false,
+                disposable: false,
+            })
         }
         Access::ReadOnly => {
             outside.read.push(seen);
-            Ok(Drive { file: path, format, read_only: true, disposable: false })
+            Ok(Drive {
+                file: path,
+                format,
+                read_only: true,
+                disposable: false,
+            })
         }
         Access::Overlay => {
             let name = PathBuf::from(format!("disk-{n}.qcow2"));
             overlay(tools, dir, &name, &path, format, &seen)?;
             outside.read.push(seen);
-            Ok(Drive { file: name, format: Format::Qcow2, read_only: false, disposable: true })
+            Ok(Drive {
+                file: name,
+                format: Format::Qcow2,
+                read_only: false,
+                disposable: true,
+            })
         }
     }
 }
@@ -119,7 +149,8 @@ fn overlay(
         size: m.size(),
         modified: (m.mtime(), m.mtime_nsec()),
     };
-    let made_over = fs::read_optional(&stamp)?.and_then(|b| serde_json::from_slice::<Base>(&b).ok());
+    let made_over =
+        fs::read_optional(&stamp)?.and_then(|b| serde_json::from_slice::<Base>(&b).ok());
     if made_over.as_ref() == Some(&now) && fs::symlink_metadata(&file).is_ok() {
         return Ok(());
     }
@@ -156,7 +187,10 @@ mod tests {
         let c = VmConfig::new("x").disk(Disk::blank(1 << 20));
         let (drives, outside) = prepare(&Tools::host(), &c, d.path()).unwrap();
         assert_eq!(drives[0].file, Path::new("disk-0.raw"));
-        assert_eq!(fs::metadata(d.path().join("disk-0.raw")).unwrap().len(), 1 << 20);
+        assert_eq!(
+            fs::metadata(d.path().join("disk-0.raw")).unwrap().len(),
+            1 << 20
+        );
         assert!(outside.read.is_empty() && outside.write.is_empty());
         let c = VmConfig::new("x").disk(Disk::image("/nonexistent/disk.raw"));
         let e = prepare(&Tools::host(), &c, d.path()).unwrap_err();

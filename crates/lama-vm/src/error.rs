@@ -100,7 +100,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// The machine ended while something was expected of it.
-    #[error("the virtual machine `{name}` ended while waiting for {what}; its last lines:\n{console}")]
+    #[error(
+        "the virtual machine `{name}` ended while waiting for {what}; its last lines:\n{console}"
+    )]
     #[diagnostic(help("the whole console is {}", path.display()))]
     Ended {
         /// The machine's name.
@@ -127,7 +129,7 @@ pub enum Error {
     },
     /// Something did not happen in time.
     #[error(
-        "waited {} s for {what} of virtual machine `{name}` in vain{detail}; its last lines:\n{console}",
+        "waited {} s for {what} of virtual machine `{name}` in vain; its last lines:\n{console}",
         after.as_secs()
     )]
     #[diagnostic(help("the whole console is {}", path.display()))]
@@ -138,9 +140,7 @@ pub enum Error {
         what: String,
         /// How long.
         after: Duration,
-        /// What the last attempt said, with a leading `: `, or nothing.
-        detail: String,
-        /// The last lines of its console.
+        /// The last lines of its console, and what the last attempt said.
         console: String,
         /// The console log.
         path: PathBuf,

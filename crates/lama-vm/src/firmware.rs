@@ -48,7 +48,11 @@ impl VariableStore {
         hash.update(fs::read(seen_from_here(tools, &template, self.arch)?)?);
         hash.update(self.owner.as_bytes());
         hash.update([u8::from(self.secure_boot == SecureBoot::On)]);
-        let certs = [("pk", vec![&self.pk]), ("kek", self.kek.iter().collect()), ("db", self.db.iter().collect())];
+        let certs = [
+            ("pk", vec![&self.pk]),
+            ("kek", self.kek.iter().collect()),
+            ("db", self.db.iter().collect()),
+        ];
         for (kind, files) in &certs {
             for f in files {
                 let data = fs::read(f)?;
@@ -74,7 +78,11 @@ impl VariableStore {
             .arg("--output")
             .arg(new.path());
         for (kind, files) in &certs {
-            let option = if *kind == "pk" { "--set-pk".to_owned() } else { format!("--add-{kind}") };
+            let option = if *kind == "pk" {
+                "--set-pk".to_owned()
+            } else {
+                format!("--add-{kind}")
+            };
             for f in files {
                 let f = absolute(f);
                 c = c.bind_ro(&f).arg(&option).arg(&owner).arg(f);

@@ -33,7 +33,9 @@ fn parse_stat(text: &str) -> Option<Stat> {
 }
 
 fn boot_id() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|s| s.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .map(|s| s.trim().to_owned())
 }
 
 fn pid(n: u32) -> Option<Pid> {
@@ -44,13 +46,19 @@ impl ProcessId {
     /// The identity of a process that exists now.
     pub fn of(pid: u32) -> Option<Self> {
         let stat = stat(pid)?;
-        Some(Self { pid, start: stat.start, boot: boot_id()? })
+        Some(Self {
+            pid,
+            start: stat.start,
+            boot: boot_id()?,
+        })
     }
 
     /// Whether that very process still runs. One that has ended and waits to be
     /// reaped does not.
     pub fn is_alive(&self) -> bool {
-        let Some(s) = stat(self.pid).filter(|s| s.start == self.start) else { return false };
+        let Some(s) = stat(self.pid).filter(|s| s.start == self.start) else {
+            return false;
+        };
         if boot_id().as_deref() != Some(&self.boot) {
             return false;
         }
@@ -102,10 +110,19 @@ mod tests {
     #[test]
     fn stat_lines() {
         let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
-        let ok = Some(Stat { state: b'S', start: 4711 });
+        let ok = Some(Stat {
+            state: b'S',
+            start: 4711,
+        });
         for (line, want) in [
             (format!("12 (qemu) {tail}"), ok),
-            (format!("12 (a) S 1) b) {tail}"), Some(Stat { state: b'S', start: 4711 })),
+            (
+                format!("12 (a) S 1) b) {tail}"),
+                Some(Stat {
+                    state: b'S',
+                    start: 4711,
+                }),
+            ),
             ("12 (qemu) S 1 2".to_owned(), None),
             ("12 qemu".to_owned(), None),
             (String::new(), None),
@@ -118,25 +135,45 @@ mod tests {
     fn another_process_of_the_same_number_is_not_alive() {
         let me = ProcessId::of(std::process::id()).unwrap();
         assert!(me.is_alive());
-        assert!(!ProcessId { start: me.start + 1, ..me.clone() }.is_alive());
-        assert!(!ProcessId { boot: "other".into(), ..me.clone() }.is_alive());
+        assert!(
+            !ProcessId {
+                start: me.start + 1,
+                ..me.clone()
+            }
+            .is_alive()
+        );
+        assert!(
+            !ProcessId {
+                boot: "other".into(),
+                ..me.clone()
+            }
+            .is_alive()
+        );
         assert!(me.uptime().unwrap() < Duration::from_secs(3600));
     }
 
     #[test]
     fn an_ended_child_is_not_alive() {
-        let mut c = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut c = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let p = ProcessId::of(c.id()).unwrap();
         assert!(p.is_alive());
         c.kill().unwrap();
         assert!(p.wait_end(Duration::from_secs(5)));
+        c.wait().unwrap();
     }
 
     #[test]
     fn killing() {
-        let c = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut c = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let p = ProcessId::of(c.id()).unwrap();
         assert!(p.kill());
         assert!(!p.is_alive());
+        c.wait().unwrap();
     }
 }

@@ -40,9 +40,11 @@ pub struct Plan {
 pub fn command_line(c: &VmConfig, p: &Plan) -> Vec<String> {
     let mut a = Args(Vec::new());
     a.flag("-nodefaults").flag("-no-user-config");
-    a.add("-name", format!("guest={}", c.name)).add("-uuid", p.uuid.to_string());
+    a.add("-name", format!("guest={}", c.name))
+        .add("-uuid", p.uuid.to_string());
     machine(&mut a, c, p);
-    a.add("-smp", c.cpus.to_string()).add("-m", format!("{}M", c.memory_mib));
+    a.add("-smp", c.cpus.to_string())
+        .add("-m", format!("{}M", c.memory_mib));
     a.add("-rtc", "base=utc");
     if c.on_reboot == OnReboot::Exit {
         a.flag("-no-reboot");
@@ -50,13 +52,18 @@ pub fn command_line(c: &VmConfig, p: &Plan) -> Vec<String> {
     a.add("-chardev", "socket,id=qmp,path=qmp.sock,server=on,wait=off");
     a.add("-mon", "chardev=qmp,mode=control");
     console(&mut a, p);
-    a.add("-object", "rng-builtin,id=rng0").add("-device", "virtio-rng-pci,rng=rng0");
+    a.add("-object", "rng-builtin,id=rng0")
+        .add("-device", "virtio-rng-pci,rng=rng0");
     network(&mut a, c);
     disks(&mut a, c, p);
     if c.tpm != Tpm::None {
         a.add("-chardev", "socket,id=swtpm,path=swtpm.sock");
         a.add("-tpmdev", "emulator,id=tpm0,chardev=swtpm");
-        let device = if c.arch == Arch::X86_64 { "tpm-crb" } else { "tpm-tis-device" };
+        let device = if c.arch == Arch::X86_64 {
+            "tpm-crb"
+        } else {
+            "tpm-tis-device"
+        };
         a.add("-device", format!("{device},tpmdev=tpm0"));
     }
     for file in &p.smbios {
@@ -110,7 +117,11 @@ fn machine(a: &mut Args, c: &VmConfig, p: &Plan) {
         Accel::Tcg => {
             a.add("-accel", "tcg,thread=multi");
             // Pointer authentication with the architected cipher costs half the speed in emulation.
-            let cpu = if c.arch == Arch::X86_64 { "max" } else { "max,pauth-impdef=on" };
+            let cpu = if c.arch == Arch::X86_64 {
+                "max"
+            } else {
+                "max,pauth-impdef=on"
+            };
             a.add("-cpu", cpu)
         }
     };
@@ -135,7 +146,10 @@ fn console(a: &mut Args, p: &Plan) {
             );
         }
         ConsoleTo::Terminal => {
-            a.add("-chardev", "stdio,id=console,mux=on,signal=off,logfile=console.log");
+            a.add(
+                "-chardev",
+                "stdio,id=console,mux=on,signal=off,logfile=console.log",
+            );
             a.add("-mon", "chardev=console,mode=readline");
         }
     }
@@ -159,8 +173,14 @@ fn network(a: &mut Args, c: &VmConfig) {
     a.add("-device", "virtio-net-pci,netdev=net0,romfile=");
     if c.firmware != Firmware::Bios {
         for version in ["IPv4", "IPv6"] {
-            a.add("-fw_cfg", format!("name=opt/org.tianocore/{version}Support,string=no"));
-            a.add("-fw_cfg", format!("name=opt/org.tianocore/{version}PXESupport,string=no"));
+            a.add(
+                "-fw_cfg",
+                format!("name=opt/org.tianocore/{version}Support,string=no"),
+            );
+            a.add(
+                "-fw_cfg",
+                format!("name=opt/org.tianocore/{version}PXESupport,string=no"),
+            );
         }
     }
 }
@@ -214,17 +234,28 @@ fn display(a: &mut Args, c: &VmConfig, p: &Plan) {
             return;
         }
         Display::Spice => {
-            a.add("-spice", format!("addr=127.0.0.1,port={},disable-ticketing=on", p.spice_port));
+            a.add(
+                "-spice",
+                format!("addr=127.0.0.1,port={},disable-ticketing=on", p.spice_port),
+            );
             a.add("-device", "virtio-serial-pci");
             a.add("-chardev", "spicevmc,id=vdagent,name=vdagent");
-            a.add("-device", "virtserialport,chardev=vdagent,name=com.redhat.spice.0");
+            a.add(
+                "-device",
+                "virtserialport,chardev=vdagent,name=com.redhat.spice.0",
+            );
         }
         // QEMU itself looks for a free display number.
         Display::Vnc => {
             a.add("-vnc", "127.0.0.1:0,to=999");
         }
     }
-    let vga = if c.arch == Arch::X86_64 { "virtio-vga" } else { "virtio-gpu-pci" };
+    let vga = if c.arch == Arch::X86_64 {
+        "virtio-vga"
+    } else {
+        "virtio-gpu-pci"
+    };
     a.add("-device", vga);
-    a.add("-device", "usb-tablet,bus=usb.0").add("-device", "usb-kbd,bus=usb.0");
+    a.add("-device", "usb-tablet,bus=usb.0")
+        .add("-device", "usb-kbd,bus=usb.0");
 }

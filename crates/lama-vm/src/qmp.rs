@@ -42,7 +42,10 @@ fn parse(line: &[u8]) -> std::result::Result<Message, String> {
         return Ok(Message::Return(r));
     }
     if let Some(e) = o.get("error") {
-        let desc = e.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
+        let desc = e
+            .get("desc")
+            .and_then(Value::as_str)
+            .unwrap_or("no reason given");
         return Ok(Message::Error(desc.to_owned()));
     }
     match o.get("event").and_then(Value::as_str) {
@@ -69,7 +72,11 @@ pub struct Qmp {
 pub(crate) fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
     let dir = path.parent().ok_or(ErrorKind::InvalidInput)?;
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
-    let fd = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let fd = rustix::fs::open(
+        dir,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", fd.as_raw_fd())).join(name))
 }
 
@@ -81,16 +88,26 @@ impl Qmp {
     /// [`Error::Monitor`].
     pub fn connect(path: impl Into<PathBuf>, timeout: Duration) -> Result<Self> {
         let path = path.into();
-        let stream = connect_unix(&path)
-            .map_err(|e| Error::Monitor { path: path.clone(), what: format!("cannot connect: {e}") })?;
-        let mut q = Self { path, stream, buffer: Vec::new(), events: VecDeque::new(), timeout };
+        let stream = connect_unix(&path).map_err(|e| Error::Monitor {
+            path: path.clone(),
+            what: format!("cannot connect: {e}"),
+        })?;
+        let mut q = Self {
+            path,
+            stream,
+            buffer: Vec::new(),
+            events: VecDeque::new(),
+            timeout,
+        };
         let end = Instant::now() + timeout;
         loop {
             match q.message(end)? {
                 Some(Message::Greeting) => break,
                 Some(Message::Event(_)) => {}
                 Some(_) => return Err(q.fail("it did not greet")),
-                None => return Err(q.fail("it did not answer; is another program connected to it?")),
+                None => {
+                    return Err(q.fail("it did not answer; is another program connected to it?"));
+                }
             }
         }
         q.execute("qmp_capabilities", json!({}))?;
@@ -98,7 +115,10 @@ impl Qmp {
     }
 
     fn fail(&self, what: impl Into<String>) -> Error {
-        Error::Monitor { path: self.path.clone(), what: what.into() }
+        Error::Monitor {
+            path: self.path.clone(),
+            what: what.into(),
+        }
     }
 
     /// The next message, `None` when the time is up.
@@ -118,11 +138,15 @@ impl Qmp {
             if left.is_zero() {
                 return Ok(None);
             }
-            self.stream.set_read_timeout(Some(left)).map_err(|e| self.fail(e.to_string()))?;
+            self.stream
+                .set_read_timeout(Some(left))
+                .map_err(|e| self.fail(e.to_string()))?;
             let mut chunk = [0; 8192];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(self.fail("it closed the connection")),
-                Ok(n) => self.buffer.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Ok(n) => self
+                    .buffer
+                    .extend_from_slice(chunk.get(..n).unwrap_or_default()),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return Ok(None);
                 }
@@ -139,13 +163,18 @@ impl Qmp {
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
         line.push('\n');
-        self.stream.write_all(line.as_bytes()).map_err(|e| self.fail(e.to_string()))?;
+        self.stream
+            .write_all(line.as_bytes())
+            .map_err(|e| self.fail(e.to_string()))?;
         let end = Instant::now() + self.timeout;
         loop {
             match self.message(end)? {
                 Some(Message::Return(v)) => return Ok(v),
                 Some(Message::Error(what)) => {
-                    return Err(Error::Refused { command: command.into(), what });
+                    return Err(Error::Refused {
+                        command: command.into(),
+                        what,
+                    });
                 }
                 Some(Message::Event(e)) => self.events.push_back(e),
                 Some(Message::Greeting) => {}
@@ -169,7 +198,10 @@ impl Qmp {
     /// As [`Qmp::execute`].
     pub fn status(&mut self) -> Result<String> {
         let v = self.execute("query-status", json!({}))?;
-        Ok(v.get("status").and_then(Value::as_str).unwrap_or_default().to_owned())
+        Ok(v.get("status")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned())
     }
 
     /// Waits for the event `name`; `None` when the time is up.
@@ -203,15 +235,24 @@ mod tests {
     #[test]
     fn messages() {
         for (line, want) in [
-            (r#"{"QMP": {"version": {}, "capabilities": ["oob"]}}"#, Ok(Message::Greeting)),
-            (r#"{"return": {"status": "running"}}"#, Ok(Message::Return(json!({"status": "running"})))),
+            (
+                r#"{"QMP": {"version": {}, "capabilities": ["oob"]}}"#,
+                Ok(Message::Greeting),
+            ),
+            (
+                r#"{"return": {"status": "running"}}"#,
+                Ok(Message::Return(json!({"status": "running"}))),
+            ),
             (
                 r#"{"error": {"class": "GenericError", "desc": "no"}}"#,
                 Ok(Message::Error("no".into())),
             ),
             (
                 r#"{"timestamp": {"seconds": 1}, "event": "RESET", "data": {"guest": true}}"#,
-                Ok(Message::Event(Event { name: "RESET".into(), data: json!({"guest": true}) })),
+                Ok(Message::Event(Event {
+                    name: "RESET".into(),
+                    data: json!({"guest": true}),
+                })),
             ),
             ("{}", Err("it sent an object of no known kind".into())),
             ("[]", Err("it sent JSON that is no object".into())),
@@ -249,7 +290,11 @@ mod tests {
         let mut q = Qmp::connect(dir.join("qmp.sock"), Duration::from_secs(5)).unwrap();
         assert_eq!(q.status().unwrap(), "paused");
         assert!(q.wait_event("STOP", Duration::ZERO).unwrap().is_some());
-        assert!(q.wait_event("RESET", Duration::from_millis(50)).unwrap().is_none());
+        assert!(
+            q.wait_event("RESET", Duration::from_millis(50))
+                .unwrap()
+                .is_none()
+        );
         server.join().unwrap();
         assert!(matches!(q.status(), Err(Error::Monitor { .. })));
     }

@@ -77,26 +77,41 @@ pub(crate) struct Record {
 impl Record {
     pub fn load(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join("vm.json");
-        let Some(data) = fs::read_optional(&path)? else { return Ok(None) };
+        let Some(data) = fs::read_optional(&path)? else {
+            return Ok(None);
+        };
         serde_json::from_slice(&data)
             .map(Some)
-            .map_err(|e| Error::Record { path, what: e.to_string() })
+            .map_err(|e| Error::Record {
+                path,
+                what: e.to_string(),
+            })
     }
 
     pub fn store(&self, dir: &Path) -> Result<()> {
         let path = dir.join("vm.json");
-        let mut data = serde_json::to_vec_pretty(self)
-            .map_err(|e| Error::Record { path: path.clone(), what: e.to_string() })?;
+        let mut data = serde_json::to_vec_pretty(self).map_err(|e| Error::Record {
+            path: path.clone(),
+            what: e.to_string(),
+        })?;
         data.push(b'\n');
         Ok(fs::write_atomic(path, data)?)
     }
 
     pub fn info(&self, dir: &Path) -> VmInfo {
         let alive = self.qemu.is_alive();
-        let ports = if alive { self.ports.clone() } else { Vec::new() };
+        let ports = if alive {
+            self.ports.clone()
+        } else {
+            Vec::new()
+        };
         VmInfo {
             name: self.name.clone(),
-            state: if alive { State::Running } else { State::Stopped },
+            state: if alive {
+                State::Running
+            } else {
+                State::Stopped
+            },
             arch: self.arch,
             accel: self.accel,
             pid: alive.then_some(self.qemu.pid),
@@ -113,7 +128,10 @@ impl Record {
 impl Registry {
     /// The machines under `root`; the directory need not exist yet.
     pub fn new(root: impl AsRef<Path>, tools: Tools) -> Self {
-        Self { root: absolute(root.as_ref()), tools }
+        Self {
+            root: absolute(root.as_ref()),
+            tools,
+        }
     }
 
     /// Its directory.
@@ -132,7 +150,9 @@ impl Registry {
 
     pub(crate) fn lock(&self, name: &str) -> Result<fs::FileLock> {
         check_name(name)?;
-        Ok(fs::FileLock::exclusive(self.root.join(format!(".{name}.lock")))?)
+        Ok(fs::FileLock::exclusive(
+            self.root.join(format!(".{name}.lock")),
+        )?)
     }
 
     /// All machines, by name. One that was never started completely is left out.
@@ -170,8 +190,10 @@ impl Registry {
     /// [`Error::Unknown`] and [`Error::NotRunning`].
     pub fn open(&self, name: &str) -> Result<Vm> {
         let dir = self.dir(name)?;
-        let record = Record::load(&dir)?
-            .ok_or_else(|| Error::Unknown { name: name.into(), root: self.root.clone() })?;
+        let record = Record::load(&dir)?.ok_or_else(|| Error::Unknown {
+            name: name.into(),
+            root: self.root.clone(),
+        })?;
         if !record.qemu.is_alive() {
             return Err(Error::NotRunning { name: name.into() });
         }
@@ -187,12 +209,18 @@ impl Registry {
         let _lock = self.lock(name)?;
         if fs::symlink_metadata(&dir).is_err() {
             fs::remove_file(self.root.join(format!(".{name}.lock")))?;
-            return Err(Error::Unknown { name: name.into(), root: self.root.clone() });
+            return Err(Error::Unknown {
+                name: name.into(),
+                root: self.root.clone(),
+            });
         }
         // A record that cannot be read must not keep the machine for ever.
         if let Ok(Some(r)) = Record::load(&dir) {
             if r.qemu.is_alive() {
-                return Err(Error::Running { name: name.into(), pid: r.qemu.pid });
+                return Err(Error::Running {
+                    name: name.into(),
+                    pid: r.qemu.pid,
+                });
             }
             if let Some(s) = r.swtpm {
                 s.kill();

@@ -41,9 +41,14 @@ pub(crate) fn make_key(tools: &Tools, dir: &Path) -> Result<()> {
     if fs::symlink_metadata(dir.join(KEY_PUB)).is_ok() {
         return Ok(());
     }
-    let tmp = tempfile::Builder::new().prefix(".key-").tempdir_in(dir).map_err(|source| {
-        fs::FsError { action: "create a directory in", path: dir.to_owned(), source }
-    })?;
+    let tmp = tempfile::Builder::new()
+        .prefix(".key-")
+        .tempdir_in(dir)
+        .map_err(|source| fs::FsError {
+            action: "create a directory in",
+            path: dir.to_owned(),
+            source,
+        })?;
     tools
         .command("ssh-keygen")
         .bind(dir)
@@ -65,7 +70,12 @@ impl Vm {
                 hint: "give it `Network::User`",
             })?
             .to_string();
-        let mut c = self.tools.command("ssh").bind(&self.dir).cwd(&self.dir).env("HOME", "/");
+        let mut c = self
+            .tools
+            .command("ssh")
+            .bind(&self.dir)
+            .cwd(&self.dir)
+            .env("HOME", "/");
         c = c.args(["-F", "none", "-i", KEY, "-p", &port]);
         for o in [
             "IdentitiesOnly=yes",
@@ -106,7 +116,11 @@ impl Vm {
         if o.ok() {
             return Ok(o.text());
         }
-        let said = if o.stderr.is_empty() { &o.stdout } else { &o.stderr };
+        let said = if o.stderr.is_empty() {
+            &o.stdout
+        } else {
+            &o.stderr
+        };
         Err(Error::Command {
             name: self.name().into(),
             command: command.into(),
@@ -126,14 +140,26 @@ impl Vm {
             let c = self.ssh_command()?.stdin_bytes(input);
             let (status, o) = c.args(["root@127.0.0.1", "--", &guarded]).run_any()?;
             let status = status.code().unwrap_or(255);
-            return Ok(SshOutput { status, stdout: o.stdout, stderr: o.stderr });
+            return Ok(SshOutput {
+                status,
+                stdout: o.stdout,
+                stderr: o.stderr,
+            });
         }
         let name = self.name();
-        let os = |action| move |source| Error::Os { name: name.into(), action, source };
+        let os = |action| {
+            move |source| Error::Os {
+                name: name.into(),
+                action,
+                source,
+            }
+        };
         let scratch = || tempfile::tempfile().map_err(os("make a temporary file"));
         let (mut out, mut err) = (scratch()?, scratch()?);
         let share = |f: &std::fs::File| f.try_clone().map(Stdio::from).map_err(os("share a file"));
-        let c = self.ssh_command()?.args(["-n", "root@127.0.0.1", "--", command]);
+        let c = self
+            .ssh_command()?
+            .args(["-n", "root@127.0.0.1", "--", command]);
         let mut run = c.spawn(share(&out)?, share(&err)?)?;
         let end = Instant::now() + time;
         let mut nap = 2;
@@ -142,14 +168,17 @@ impl Vm {
                 break s;
             }
             if Instant::now() > end {
-                return Err(self.timeout(&format!("`{command}`"), time, String::new()));
+                return Err(self.timeout(&format!("`{command}`"), time, ""));
             }
             std::thread::sleep(Duration::from_millis(nap));
             nap = (nap * 2).min(50);
         };
         let slurp = |f: &mut std::fs::File| {
             let mut v = Vec::new();
-            f.rewind().and_then(|()| f.read_to_end(&mut v)).map(|_| v).map_err(os("read a file"))
+            f.rewind()
+                .and_then(|()| f.read_to_end(&mut v))
+                .map(|_| v)
+                .map_err(os("read a file"))
         };
         Ok(SshOutput {
             status: status.code().unwrap_or(255),
@@ -187,38 +216,47 @@ impl Vm {
         let c = if command.is_empty() { c.arg("-t") } else { c };
         let words: Vec<String> = command.iter().map(|w| quote(w)).collect();
         let c = c.arg("root@127.0.0.1");
-        let c = if words.is_empty() { c } else { c.arg("--").arg(words.join(" ")) };
+        let c = if words.is_empty() {
+            c
+        } else {
+            c.arg("--").arg(words.join(" "))
+        };
         Ok(c.interactive()?)
     }
 
-    /// Waits until the guest answers over SSH. Without a time it is
-    /// [`crate::Accel::boot_timeout`].
+    /// Waits until the guest answers over SSH. Without a time, it may take as long as its console
+    /// is not silent for [`crate::Accel::boot_timeout`], and three times that altogether: an
+    /// emulated guest on a busy machine is slow, but not stuck.
     ///
     /// # Errors
     /// At once [`Error::Ended`] where QEMU has ended and [`Error::GuestFailed`] where the console
     /// shows a panic or the like; [`Error::Timeout`].
     pub fn wait_ssh(&mut self, time: Option<Duration>) -> Result<()> {
-        let time = time.unwrap_or_else(|| self.accel().boot_timeout());
-        let end = Instant::now() + time;
+        let patience = time.unwrap_or_else(|| self.accel().boot_timeout());
+        let total = time.unwrap_or(patience * 3);
+        let start = Instant::now();
+        let mut heard = (0, start);
         let mut said = String::new();
-        while Instant::now() < end {
+        while start.elapsed() < total && (time.is_some() || heard.1.elapsed() < patience) {
             self.check_alive("SSH")?;
             self.check_trouble()?;
-            if self.port(22).is_some_and(greets) || self.port(22).is_none() {
-                let o = self.ssh_within("true", b"", Duration::from_secs(60).min(time));
-                match o {
+            let length = fs::metadata(self.console().path()).map_or(0, |m| m.len());
+            if length != heard.0 {
+                heard = (length, Instant::now());
+            }
+            if self.port(22).is_none_or(greets) {
+                match self.ssh_within("true", b"", Duration::from_secs(60).min(total)) {
                     Ok(o) if o.ok() => return Ok(()),
-                    Ok(o) => {
-                        said = format!(": {}", String::from_utf8_lossy(&o.stderr).trim());
-                    }
+                    Ok(o) => said = String::from_utf8_lossy(&o.stderr).into_owned(),
                     Err(e @ (Error::Tool(_) | Error::Config { .. })) => return Err(e),
-                    Err(e) => said = format!(": {e}"),
+                    Err(e) => said = e.to_string(),
                 }
             }
             std::thread::sleep(Duration::from_millis(200));
         }
         self.check_alive("SSH")?;
-        Err(self.timeout("SSH", time, said))
+        self.check_trouble()?;
+        Err(self.timeout("SSH", start.elapsed(), &said))
     }
 }
 
@@ -227,7 +265,9 @@ impl Vm {
 fn greets(port: u16) -> bool {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let wait = Duration::from_secs(5);
-    let Ok(mut s) = TcpStream::connect_timeout(&address, wait) else { return false };
+    let Ok(mut s) = TcpStream::connect_timeout(&address, wait) else {
+        return false;
+    };
     let mut head = [0; 4];
     let _ = s.set_read_timeout(Some(wait));
     s.read_exact(&mut head).is_ok() && &head == b"SSH-"
@@ -248,9 +288,13 @@ mod tests {
 
     #[test]
     fn words() {
-        for (w, want) in
-            [("a/b", "a/b"), ("", "''"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$x", "'$x'")]
-        {
+        for (w, want) in [
+            ("a/b", "a/b"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", "'it'\\''s'"),
+            ("$x", "'$x'"),
+        ] {
             assert_eq!(quote(w), want);
         }
     }

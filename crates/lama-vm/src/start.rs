@@ -86,7 +86,10 @@ impl Registry {
         // A record that cannot be read must not keep a machine from being started anew.
         if let Ok(Some(r)) = Record::load(&dir) {
             if r.qemu.is_alive() {
-                return Err(Error::Running { name: c.name.clone(), pid: r.qemu.pid });
+                return Err(Error::Running {
+                    name: c.name.clone(),
+                    pid: r.qemu.pid,
+                });
             }
             if let Some(s) = r.swtpm {
                 s.kill();
@@ -100,7 +103,13 @@ impl Registry {
         ssh::make_key(&self.tools, &dir)?;
         variables(self, c, &dir)?;
         let (drives, outside) = disk::prepare(&self.tools, c, &dir)?;
-        for f in ["console.log", "qmp.sock", "console.sock", "swtpm.sock", "vm.json"] {
+        for f in [
+            "console.log",
+            "qmp.sock",
+            "console.sock",
+            "swtpm.sock",
+            "vm.json",
+        ] {
             fs::remove_file(dir.join(f))?;
         }
         let mut plan = Plan {
@@ -126,7 +135,8 @@ impl Registry {
                         s.id.kill();
                     }
                     attempt += 1;
-                    let taken = matches!(&e, Error::StartFailed { log, .. } if log.contains("in use"));
+                    let taken =
+                        matches!(&e, Error::StartFailed { log, .. } if log.contains("in use"));
                     if attempt < 5 && taken && c.display == Display::Spice {
                         continue;
                     }
@@ -173,7 +183,13 @@ impl Registry {
             .bind(&state)
             .bind(dir)
             .cwd(dir)
-            .args(["socket", "--tpm2", "--terminate", "--ctrl", "type=unixio,path=swtpm.sock"])
+            .args([
+                "socket",
+                "--tpm2",
+                "--terminate",
+                "--ctrl",
+                "type=unixio,path=swtpm.sock",
+            ])
             .arg("--tpmstate")
             .arg(format!("dir={},mode=0600", state.display()));
         let log = dir.join("swtpm.log");
@@ -229,11 +245,20 @@ impl Registry {
 fn start_failed(name: &str, program: &'static str, path: PathBuf) -> Error {
     let text = fs::read(&path).map(|b| String::from_utf8_lossy(&b).into_owned());
     let log = console::tail(&text.unwrap_or_default(), 12);
-    Error::StartFailed { name: name.into(), program, log, path }
+    Error::StartFailed {
+        name: name.into(),
+        program,
+        log,
+        path,
+    }
 }
 
 fn os(name: &str, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::Os { name: name.into(), action, source }
+    move |source| Error::Os {
+        name: name.into(),
+        action,
+        source,
+    }
 }
 
 /// Starts a program with its output in `log`.
@@ -243,7 +268,8 @@ fn launch(cmd: Cmd, log: &Path, life: Lifetime, to: ConsoleTo, name: &str) -> Re
         (Lifetime::Detached, _) => (cmd.detach(file)?, None),
         (Lifetime::Vm, ConsoleTo::Terminal) => {
             let r = keeper(move || {
-                cmd.stdin_inherit().spawn(Stdio::inherit(), Stdio::from(file))
+                cmd.stdin_inherit()
+                    .spawn(Stdio::inherit(), Stdio::from(file))
             })?;
             (r.id(), Some(r))
         }
@@ -282,7 +308,10 @@ fn keeper(
     let job: Job = Box::new(move || {
         let _ = send.send(start());
     });
-    jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job).map_err(|_| gone())?;
+    jobs.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send(job)
+        .map_err(|_| gone())?;
     receive.recv().map_err(|_| gone())?
 }
 
@@ -311,7 +340,9 @@ fn machine_uuid(dir: &Path, name: &str) -> Result<Uuid> {
 
 /// Copies the variable store where the machine has none, or where another one is wanted now.
 fn variables(r: &Registry, c: &VmConfig, dir: &Path) -> Result<()> {
-    let Firmware::Uefi { variables, smm } = &c.firmware else { return Ok(()) };
+    let Firmware::Uefi { variables, smm } = &c.firmware else {
+        return Ok(());
+    };
     firmware::seen_from_here(&r.tools, &firmware::code(c.arch, *smm), c.arch)?;
     let template = match variables {
         Variables::Blank => {
@@ -335,9 +366,15 @@ fn smbios(c: &VmConfig, dir: &Path) -> Result<Vec<String>> {
     let b64 = base64::engine::general_purpose::STANDARD;
     let mut strings = Vec::new();
     let mut credential = |name: &str, value: &[u8]| {
-        strings.push(format!("io.systemd.credential.binary:{name}={}", b64.encode(value)));
+        strings.push(format!(
+            "io.systemd.credential.binary:{name}={}",
+            b64.encode(value)
+        ));
     };
-    credential("ssh.authorized_keys.root", &fs::read(dir.join(ssh::KEY_PUB))?);
+    credential(
+        "ssh.authorized_keys.root",
+        &fs::read(dir.join(ssh::KEY_PUB))?,
+    );
     for x in &c.credentials {
         credential(&x.name, &x.value);
     }
@@ -364,7 +401,10 @@ fn display_address(c: &VmConfig, plan: &Plan, qmp: &mut Qmp) -> Result<Option<St
         Display::Spice => Some(format!("spice://127.0.0.1:{}", plan.spice_port)),
         Display::Vnc => {
             let v = qmp.execute("query-vnc", json!({}))?;
-            let port = v.get("service").and_then(|s| s.as_str()).unwrap_or_default();
+            let port = v
+                .get("service")
+                .and_then(|s| s.as_str())
+                .unwrap_or_default();
             Some(format!("vnc://127.0.0.1:{port}"))
         }
     })

@@ -22,7 +22,9 @@ impl Drop for Terminal {
             // cursor behind.
             let mut out = std::io::stdout();
             if out.is_terminal() {
-                let _ = out.write_all(b"\x1b[?7h\x1b[?25h\x1b[0m\r\n").and_then(|()| out.flush());
+                let _ = out
+                    .write_all(b"\x1b[?7h\x1b[?25h\x1b[0m\r\n")
+                    .and_then(|()| out.flush());
             }
         }
     }

@@ -29,11 +29,19 @@ pub struct Vm {
     pub(crate) record: Record,
     /// QEMU and swtpm, in this order, where their life depends on ours.
     held: Vec<Running>,
+    /// How much of the console is history.
+    mark: usize,
 }
 
 impl Vm {
     pub(crate) fn new(tools: Tools, dir: PathBuf, record: Record, held: Vec<Running>) -> Self {
-        Self { tools, dir, record, held }
+        Self {
+            tools,
+            dir,
+            record,
+            held,
+            mark: 0,
+        }
     }
 
     /// Its name.
@@ -53,7 +61,11 @@ impl Vm {
 
     /// The host port that leads to a guest port.
     pub fn port(&self, guest: u16) -> Option<u16> {
-        self.record.ports.iter().find(|f| f.guest == guest).map(|f| f.host)
+        self.record
+            .ports
+            .iter()
+            .find(|f| f.guest == guest)
+            .map(|f| f.host)
     }
 
     /// All about it.
@@ -72,6 +84,16 @@ impl Vm {
     /// A log that cannot be read.
     pub fn console_text(&self) -> Result<String> {
         Ok(self.console().text()?)
+    }
+
+    /// Makes history of what the console has said so far: what waits for a text or watches for
+    /// trouble looks only at what comes after. To be called before a reset or reboot.
+    ///
+    /// # Errors
+    /// A log that cannot be read.
+    pub fn mark(&mut self) -> Result<()> {
+        self.mark = self.console().raw()?.len();
+        Ok(())
     }
 
     /// Connects to its monitor.
@@ -109,7 +131,7 @@ impl Vm {
     }
 
     pub(crate) fn check_trouble(&self) -> Result<()> {
-        let text = self.console_text()?;
+        let text = self.console().text_from(self.mark)?;
         match trouble(&text) {
             None => Ok(()),
             Some(line) => Err(Error::GuestFailed {
@@ -121,18 +143,21 @@ impl Vm {
         }
     }
 
-    pub(crate) fn timeout(&self, what: &str, after: Duration, detail: String) -> Error {
+    pub(crate) fn timeout(&self, what: &str, after: Duration, said: &str) -> Error {
+        let mut console = self.console().tail(15);
+        if !said.trim().is_empty() {
+            console = format!("{console}\nthe last attempt said:\n{}", tail(said, 3));
+        }
         Error::Timeout {
             name: self.name().into(),
             what: what.into(),
             after,
-            detail,
-            console: self.console().tail(15),
+            console,
             path: self.console().path().to_owned(),
         }
     }
 
-    /// Waits until `find` makes something of the console's text. A guest that ends meanwhile is
+    /// Waits until `find` makes something of the console's text since [`Vm::mark`]. A guest that ends meanwhile is
     /// given a last look; a panic is not an error here, since it may be what is waited for.
     ///
     /// # Errors
@@ -146,12 +171,12 @@ impl Vm {
         let end = Instant::now() + time;
         loop {
             let alive = self.check_alive(what);
-            if let Some(t) = find(&self.console_text()?) {
+            if let Some(t) = find(&self.console().text_from(self.mark)?) {
                 return Ok(t);
             }
             alive?;
             if Instant::now() > end {
-                return Err(self.timeout(what, time, String::new()));
+                return Err(self.timeout(what, time, ""));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -198,7 +223,7 @@ impl Vm {
         true
     }
 
-    /// Resets it, as its reset button does.
+    /// Resets it, as its reset button does. See [`Vm::mark`].
     ///
     /// # Errors
     /// As [`Qmp::execute`].
@@ -223,12 +248,18 @@ impl Vm {
     pub fn stop(&mut self, how: Stop) -> Result<()> {
         if let Stop::Gracefully(time) = how
             && self.is_running()
-            && self.qmp().and_then(|mut q| q.execute("system_powerdown", json!({}))).is_ok()
+            && self
+                .qmp()
+                .and_then(|mut q| q.execute("system_powerdown", json!({})))
+                .is_ok()
         {
             self.wait_gone(time);
         }
         if self.is_running()
-            && self.qmp().and_then(|mut q| q.execute("quit", json!({}))).is_ok()
+            && self
+                .qmp()
+                .and_then(|mut q| q.execute("quit", json!({})))
+                .is_ok()
         {
             self.wait_gone(Duration::from_secs(10));
         }

@@ -17,10 +17,15 @@ fn plan(c: &VmConfig, accel: Accel) -> Plan {
         .enumerate()
         .map(|(n, d)| match &d.source {
             Source::Blank { .. } => drive(&format!("disk-{n}.raw"), Format::Raw, false, true),
-            Source::Image { access: Access::Overlay, .. } => {
-                drive(&format!("disk-{n}.qcow2"), Format::Qcow2, false, true)
-            }
-            Source::Image { path, format, access } => drive(
+            Source::Image {
+                access: Access::Overlay,
+                ..
+            } => drive(&format!("disk-{n}.qcow2"), Format::Qcow2, false, true),
+            Source::Image {
+                path,
+                format,
+                access,
+            } => drive(
                 &path.to_string_lossy(),
                 *format,
                 *access == Access::ReadOnly,
@@ -52,7 +57,10 @@ fn lines(c: &VmConfig, p: &Plan) -> String {
 #[test]
 fn a_secure_machine() {
     let mut c = VmConfig::new("node").disk(Disk::image("/deploy/disk.raw").serial("system"));
-    c.firmware = Firmware::Uefi { variables: Variables::Copy("/keys/vars.fd".into()), smm: Smm::On };
+    c.firmware = Firmware::Uefi {
+        variables: Variables::Copy("/keys/vars.fd".into()),
+        smm: Smm::On,
+    };
     c.guest_ports = vec![22, 443];
     insta::assert_snapshot!(lines(&c, &plan(&c, Accel::Tcg)));
 }
@@ -68,7 +76,10 @@ fn an_installer_with_a_screen() {
             },
             ..Disk::image("").on(Bus::Usb)
         })
-        .disk(Disk { boot_index: Some(1), ..Disk::blank(1 << 30).on(Bus::Nvme) });
+        .disk(Disk {
+            boot_index: Some(1),
+            ..Disk::blank(1 << 30).on(Bus::Nvme)
+        });
     c.display = Display::Spice;
     c.on_reboot = OnReboot::Exit;
     c.network = Network::Isolated;
@@ -99,19 +110,39 @@ fn a_small_machine() {
 #[test]
 fn impossible_machines() {
     let base = || VmConfig::new("x");
-    let secure = Firmware::Uefi { variables: Variables::Copy("v".into()), smm: Smm::On };
+    let secure = Firmware::Uefi {
+        variables: Variables::Copy("v".into()),
+        smm: Smm::On,
+    };
     let table: Vec<(&str, VmConfig)> = vec![
         ("cannot be the name", VmConfig::new("")),
         ("cannot be the name", VmConfig::new("../x")),
         ("cannot be the name", VmConfig::new(".x")),
         ("cannot be the name", VmConfig::new("a".repeat(64))),
         ("cannot be the name", VmConfig::new("a,b")),
-        ("too little", VmConfig { memory_mib: 1, ..base() }),
+        (
+            "too little",
+            VmConfig {
+                memory_mib: 1,
+                ..base()
+            },
+        ),
         ("processors", VmConfig { cpus: 0, ..base() }),
-        ("no BIOS", VmConfig { arch: Arch::Arm64, firmware: Firmware::Bios, ..base() }),
+        (
+            "no BIOS",
+            VmConfig {
+                arch: Arch::Arm64,
+                firmware: Firmware::Bios,
+                ..base()
+            },
+        ),
         (
             "under Secure Boot",
-            VmConfig { kernel_cmdline_extra: Some("x".into()), firmware: secure, ..base() },
+            VmConfig {
+                kernel_cmdline_extra: Some("x".into()),
+                firmware: secure,
+                ..base()
+            },
         ),
         ("serial number", base().disk(Disk::blank(1).serial("a b"))),
         ("credential's name", base().credential("a=b", "x")),

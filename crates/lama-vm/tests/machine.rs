@@ -2,6 +2,8 @@
 //! Machines that really run. They need the programs of a tools tree (`LAMADIST_TOOLS` names its
 //! root) or of this machine; without QEMU each test says so and is skipped.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, too
+
 use lama_exec::{Tools, fs};
 use lama_vm::*;
 use std::path::Path;
@@ -13,8 +15,14 @@ fn tools(programs: &[&str]) -> Option<Tools> {
     let tools = root.as_ref().map_or_else(Tools::host, Tools::tree);
     let usr = root.map_or_else(|| "/usr".into(), |r| Path::new(&r).join("usr"));
     for p in programs {
-        if !["bin", "sbin", "share"].iter().any(|d| usr.join(d).join(p).exists()) {
-            eprintln!("SKIP: {} has no {p} (LAMADIST_TOOLS names a tools tree)", usr.display());
+        if !["bin", "sbin", "share"]
+            .iter()
+            .any(|d| usr.join(d).join(p).exists())
+        {
+            eprintln!(
+                "SKIP: {} has no {p} (LAMADIST_TOOLS names a tools tree)",
+                usr.display()
+            );
             return None;
         }
     }
@@ -22,8 +30,13 @@ fn tools(programs: &[&str]) -> Option<Tools> {
 }
 
 const QEMU: &[&str] = &["qemu-system-x86_64", "qemu-img", "ssh-keygen"];
-const UEFI: &[&str] =
-    &["qemu-system-x86_64", "qemu-img", "ssh-keygen", "swtpm", "OVMF/OVMF_CODE_4M.secboot.fd"];
+const UEFI: &[&str] = &[
+    "qemu-system-x86_64",
+    "qemu-img",
+    "ssh-keygen",
+    "swtpm",
+    "OVMF/OVMF_CODE_4M.secboot.fd",
+];
 
 /// A disk whose boot sector prints `text` on the first serial port and halts.
 fn boot_sector(path: &Path, text: &str) {
@@ -58,7 +71,10 @@ fn the_probe_answers_and_remembers() {
     let d = tempfile::tempdir().unwrap();
     let p = accel::probe(&tools, Arch::X86_64, Some(d.path())).unwrap();
     let start = Instant::now();
-    assert_eq!(accel::probe(&tools, Arch::X86_64, Some(d.path())).unwrap(), p);
+    assert_eq!(
+        accel::probe(&tools, Arch::X86_64, Some(d.path())).unwrap(),
+        p
+    );
     assert!(start.elapsed() < Duration::from_millis(5));
     eprintln!("{}", p.reason);
 }
@@ -82,17 +98,30 @@ fn a_boot_sector_speaks_and_the_machine_can_be_found_and_stopped() {
     assert_eq!(list[0].state, State::Running);
     assert_eq!(list[0].image.as_deref(), Some(&*image));
     assert!(list[0].ssh_port.is_some_and(|p| p > 1023));
-    assert!(matches!(registry.boot(&c, Lifetime::Vm), Err(Error::Running { .. })));
-    assert!(matches!(registry.remove("first"), Err(Error::Running { .. })));
+    assert!(matches!(
+        registry.boot(&c, Lifetime::Vm),
+        Err(Error::Running { .. })
+    ));
+    assert!(matches!(
+        registry.remove("first"),
+        Err(Error::Running { .. })
+    ));
 
     // Another program finds it again.
     drop(vm);
     let mut vm = registry.open("first").unwrap();
     assert_eq!(vm.qmp().unwrap().status().unwrap(), "running");
     // The guest knows no power button.
-    vm.stop(Stop::Gracefully(Duration::from_millis(300))).unwrap();
-    assert_eq!(registry.info("first").unwrap().unwrap().state, State::Stopped);
-    assert!(matches!(registry.open("first"), Err(Error::NotRunning { .. })));
+    vm.stop(Stop::Gracefully(Duration::from_millis(300)))
+        .unwrap();
+    assert_eq!(
+        registry.info("first").unwrap().unwrap().state,
+        State::Stopped
+    );
+    assert!(matches!(
+        registry.open("first"),
+        Err(Error::NotRunning { .. })
+    ));
     registry.remove("first").unwrap();
     assert!(matches!(registry.open("first"), Err(Error::Unknown { .. })));
     assert_eq!(fs::read(&image).unwrap(), before);
@@ -114,7 +143,10 @@ fn a_dropped_machine_is_gone_and_a_changed_image_gets_a_new_overlay() {
     let mut vm = registry.boot(&c, Lifetime::Vm).unwrap();
     vm.wait_text("two", Duration::from_secs(60)).unwrap();
     // A machine that dies is told from one that is slow.
-    vm.qmp().unwrap().execute("quit", serde_json::json!({})).unwrap();
+    vm.qmp()
+        .unwrap()
+        .execute("quit", serde_json::json!({}))
+        .unwrap();
     let e = vm.wait_text("three", Duration::from_secs(60)).unwrap_err();
     assert!(matches!(e, Error::Ended { .. }), "{e}");
 }
@@ -127,7 +159,9 @@ fn a_machine_started_by_a_thread_outlives_it() {
     boot_sector(&image, "x\r\n");
     let registry = Registry::new(d.path().join("vms"), tools);
     let c = bios("m", &image);
-    let mut vm = std::thread::spawn(move || registry.boot(&c, Lifetime::Vm).unwrap()).join().unwrap();
+    let mut vm = std::thread::spawn(move || registry.boot(&c, Lifetime::Vm).unwrap())
+        .join()
+        .unwrap();
     std::thread::sleep(Duration::from_millis(200));
     assert!(vm.is_running());
 }
@@ -140,7 +174,9 @@ fn a_wrong_option_shows_what_qemu_says() {
     boot_sector(&image, "x");
     let mut c = bios("m", &image);
     c.extra_args = vec!["-device".into(), "no-such-device".into()];
-    let e = Registry::new(d.path().join("vms"), tools).boot(&c, Lifetime::Vm).unwrap_err();
+    let e = Registry::new(d.path().join("vms"), tools)
+        .boot(&c, Lifetime::Vm)
+        .unwrap_err();
     assert!(e.to_string().contains("no-such-device"), "{e}");
 }
 
@@ -162,30 +198,119 @@ fn screens_have_an_address() {
             r => r.unwrap(),
         };
         let address = vm.info().display.unwrap();
-        let port = address.strip_prefix(&format!("{scheme}://127.0.0.1:")).unwrap();
-        assert!(std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).is_ok(), "{address}");
+        let port = address
+            .strip_prefix(&format!("{scheme}://127.0.0.1:"))
+            .unwrap();
+        assert!(
+            std::net::TcpStream::connect(("127.0.0.1", port.parse().unwrap())).is_ok(),
+            "{address}"
+        );
         assert!(fs::metadata(vm.screenshot().unwrap()).unwrap().len() > 100);
     }
 }
 
-#[test]
-fn uefi_with_a_tpm_finds_nothing_to_start() {
-    let Some(tools) = tools(UEFI) else { return };
+/// Starts an empty machine and waits until its firmware has nothing to start.
+fn firmware_gives_up(tools: Tools, arch: Arch) {
     let d = tempfile::tempdir().unwrap();
     let image = d.path().join("disk.raw");
     fs::write(&image, vec![0; 1 << 20]).unwrap();
     let registry = Registry::new(d.path().join("vms"), tools);
     let mut c = VmConfig::new("m").disk(Disk::image(&image));
-    c.memory_mib = 256;
-    c.network = Network::None;
+    c.arch = arch;
+    c.memory_mib = 512;
     let mut vm = registry.boot(&c, Lifetime::Vm).unwrap();
     let time = vm.accel().boot_timeout();
     let start = Instant::now();
-    vm.wait_console("the firmware to give up", time, |t| trouble(t).map(str::to_owned)).unwrap();
-    eprintln!("firmware gave up after {:.1} s", start.elapsed().as_secs_f32());
+    let line = vm
+        .wait_console("the firmware to give up", time, |t| {
+            trouble(t).map(str::to_owned)
+        })
+        .unwrap();
+    eprintln!(
+        "{}: {:.1} s: {line}",
+        arch.name(),
+        start.elapsed().as_secs_f32()
+    );
+    assert!(
+        !line.contains(">>Start"),
+        "the network stack is off: {line}"
+    );
+    // Waiting for SSH fails at once, with the reason.
+    let start = Instant::now();
+    assert!(matches!(vm.wait_ssh(None), Err(Error::GuestFailed { .. })));
+    assert!(start.elapsed() < Duration::from_secs(5));
     let tpm = fs::read_dir(vm.dir().join("tpm")).unwrap();
-    assert!(tpm.iter().any(|e| e.file_name() == "tpm2-00.permall"), "the TPM has kept its state");
-    let swtpm = vm.info();
+    assert!(
+        tpm.iter().any(|e| e.file_name() == "tpm2-00.permall"),
+        "the TPM has kept its state"
+    );
     vm.stop(Stop::Now).unwrap();
-    assert_eq!(registry.info("m").unwrap().unwrap().state, State::Stopped, "{swtpm:?}");
+    assert_eq!(registry.info("m").unwrap().unwrap().state, State::Stopped);
+    registry.remove("m").unwrap();
 }
+
+#[test]
+fn uefi_with_a_tpm_finds_nothing_to_start() {
+    let Some(tools) = tools(UEFI) else { return };
+    firmware_gives_up(tools, Arch::X86_64);
+}
+
+#[test]
+fn arm64_uefi_with_a_tpm_finds_nothing_to_start() {
+    let Some(tools) = tools(&[
+        "qemu-system-aarch64",
+        "qemu-img",
+        "ssh-keygen",
+        "swtpm",
+        "AAVMF/AAVMF_CODE.secboot.fd",
+    ]) else {
+        return;
+    };
+    firmware_gives_up(tools, Arch::Arm64);
+}
+
+#[test]
+fn a_variable_store_is_made_once() {
+    let Some(tools) = tools(&["virt-fw-vars", "OVMF/OVMF_VARS_4M.fd"]) else {
+        return;
+    };
+    let d = tempfile::tempdir().unwrap();
+    let cert = d.path().join("cert.pem");
+    fs::write(&cert, CERT).unwrap();
+    let mut store = VariableStore {
+        arch: Arch::X86_64,
+        owner: uuid::uuid!("11111111-2222-4333-8444-555555555555"),
+        pk: cert.clone(),
+        kek: vec![cert.clone()],
+        db: vec![cert],
+        secure_boot: SecureBoot::On,
+    };
+    let cache = d.path().join("cache");
+    let one = store.make(&tools, &cache).unwrap();
+    let data = fs::read(&one).unwrap();
+    let holds = |name: &str| {
+        let wide: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        data.windows(wide.len()).any(|w| w == wide)
+    };
+    assert!(holds("PK") && holds("KEK") && holds("db") && holds("SecureBootEnable"));
+    let start = Instant::now();
+    assert_eq!(store.make(&tools, &cache).unwrap(), one);
+    assert!(start.elapsed() < Duration::from_millis(200));
+    store.secure_boot = SecureBoot::Off;
+    assert_ne!(store.make(&tools, &cache).unwrap(), one);
+    store.db.push(d.path().join("missing.pem"));
+    assert!(store.make(&tools, &cache).is_err());
+}
+
+const CERT: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBdTCCARugAwIBAgIUY3g2cneJRJrGgTEB/ANNSUq29VgwCgYIKoZIzj0EAwIw\n\
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjQxMzUwNDhaGA8yMTI2MTAzMTEzNTA0\n\
+OFowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABKD+\n\
+RcaWt6QQ/7SGgooigRhWKBxx6TIlQ849ORwQabTSNxqxEp82MTAAd0rEis9V9nKQ\n\
+8TAdCfzVT8ZGGBSmYF6jUzBRMB0GA1UdDgQWBBQD0uoMuwBHK85Pon13R0R8FUgJ\n\
+ETAfBgNVHSMEGDAWgBQD0uoMuwBHK85Pon13R0R8FUgJETAPBgNVHRMBAf8EBTAD\n\
+AQH/MAoGCCqGSM49BAMCA0gAMEUCIQDehZ0/YKiCnc0DrMihUD3HTIzmh0+J/+aS\n\
+jDPNq4O3sAIgXdUH9NsC7CfCtTPZgZovL1Y/lGxJyjcH67IhiM+0WGU=\n\
+-----END CERTIFICATE-----\n\
+";
