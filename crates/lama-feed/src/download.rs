@@ -25,7 +25,7 @@ pub enum Error {
     /// Files that no server gave.
     #[error("{}", list(.0))]
     #[diagnostic(help(
-        "check the network and the mirrors. A file that has left its mirror may still be on another: name more with `--mirror`, a snapshot service can be one (https://snapshot.debian.org/archive/debian/20261124T000000Z); or renew the lock"
+        "check the network and the mirrors. A file that has left its mirror may still be on another: name more with `--mirror`, a snapshot service can be one (https://snapshot.example/archive/debian/20261124T000000Z); or renew the lock"
     ))]
     Missing(Vec<NotFetched>),
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lama_exec::progress::Quiet;
-use lama_feed::{Arch, Deb, Feed, FeedConfig, Lock, LockedPackage, Mirrors, Sha256, Store};
+use lama_feed::{
+    Arch, Deb, Feed, FeedConfig, Lock, LockedPackage, Mirrors, Renew, Request, Sha256, Store,
+};
 
 fn keys(names: &[&str]) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../distro/keys");
@@ -68,6 +70,45 @@ fn feed() -> Option<Feed> {
         return None;
     }
     Some(Feed::new(feeds(), mirrors, store(), Arc::new(Quiet)).with_options(options))
+}
+
+#[test]
+fn from_a_request_to_the_lock() {
+    let Some(feed) = feed() else { return };
+    let arch = Arch::new("amd64").unwrap();
+    let universe = feed.refresh(&arch).unwrap();
+    let request = Request {
+        packages: vec!["systemd".into()],
+        ..Request::default()
+    };
+    let t = Instant::now();
+    let solved = universe.resolve(&request).unwrap();
+    println!("systemd: {} packages in {:?}", solved.len(), t.elapsed());
+    let mut lock = Lock::default();
+    lock.replace_set(
+        "test",
+        "amd64",
+        &request.packages,
+        feed.pin(&solved).unwrap(),
+    );
+    let d = tempfile::tempdir().unwrap();
+    lock.save(d.path().join("lock")).unwrap();
+    let again = Lock::load(d.path().join("lock")).unwrap();
+    assert_eq!(again, lock);
+    assert!(
+        lock.packages()
+            .all(|p| p.component() == "main" && p.size > 0)
+    );
+    let prefer = again.prefer("test", &Renew::Nothing);
+    let kept = universe.resolve(&Request { prefer, ..request }).unwrap();
+    let mut second = again.clone();
+    second.replace_set(
+        "test",
+        "amd64",
+        &["systemd".into()],
+        feed.pin(&kept).unwrap(),
+    );
+    assert_eq!(Lock::diff(&again, &second), []);
 }
 
 #[test]

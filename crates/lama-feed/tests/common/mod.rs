@@ -208,7 +208,9 @@ impl Archive {
 
     pub fn config(dir: &Path) -> FeedConfig {
         let path = dir.join("key.asc");
-        lama_exec::fs::write(&path, key().public()).unwrap();
+        if !path.exists() {
+            lama_exec::fs::write(&path, key().public()).unwrap();
+        }
         FeedConfig {
             name: "test".into(),
             archive: "debian".into(),
