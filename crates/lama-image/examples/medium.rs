@@ -39,7 +39,7 @@ fn main() -> std::result::Result<(), Any> {
     let tools = Tools::tree(tools);
     let out = Path::new(out);
     lama_exec::fs::create_dir_all(out)?;
-    let keys = lama_keys::KeySet::open_or_create_development(keys)?;
+    let keys = lama_keys::KeySet::open_or_create_development(keys, &lama_exec::Quiet)?;
     let ids = IdSpace::new("lamadist 0.1.0 x86_64 trial");
     let epoch = 1_700_000_000u64;
     let tree = Arc::new(stage("tree", || {

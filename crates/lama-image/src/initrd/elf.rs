@@ -81,10 +81,13 @@ pub fn triplet(arch: Arch) -> &'static str {
 /// not expanded: nothing in an initrd uses it.
 pub fn find(root: &Tree, arch: Arch, name: &str, runpath: &[String]) -> Option<String> {
     let multi = format!("usr/lib/{}", triplet(arch));
+    // systemd's libraries need each other without a run path: the program, which has one, has
+    // loaded them before.
+    let private = format!("{multi}/systemd");
     runpath
         .iter()
         .map(|p| p.trim_start_matches('/'))
-        .chain([multi.as_str(), "usr/lib", "usr/lib64"])
+        .chain([multi.as_str(), "usr/lib", "usr/lib64", private.as_str()])
         .map(|d| format!("{d}/{name}"))
         .find(|p| root.follow(p).is_some())
 }

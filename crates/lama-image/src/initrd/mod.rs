@@ -261,13 +261,14 @@ impl<'a> Builder<'a> {
                     .find_map(|s| elf::find(self.root, self.arch, s, &info.runpath));
                 match found {
                     Some(path) => self.take(&path, &by, None)?,
-                    None => {
+                    None if units::DLOPEN_REQUIRED.contains(&d.feature.as_str()) => {
                         return Err(Error::InitrdNeeds {
                             path: format!("the library {}", d.soname.join(" or ")),
                             by: format!("{by}, opened for `{}`", d.feature),
                             package: None,
                         });
                     }
+                    None => tracing::debug!("initrd: no {:?} for {by}", d.soname),
                 }
             }
         }

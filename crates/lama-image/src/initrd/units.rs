@@ -160,6 +160,9 @@ pub const LIBRARIES: &[(&str, &str, Option<&str>)] = &[
     ),
 ];
 
-/// Features of `.note.dlopen` records whose libraries are taken; those of priority `required` are
-/// taken too.
+/// Features of `.note.dlopen` records whose libraries are taken where the root has them; those of
+/// priority `required` are taken too.
 pub const DLOPEN_FEATURES: &[&str] = &["cryptsetup", "kmod", "lz4", "tpm", "xz", "zstd"];
+
+/// Those of them without which the machine would not find its root.
+pub const DLOPEN_REQUIRED: &[&str] = &["cryptsetup", "kmod", "tpm"];
