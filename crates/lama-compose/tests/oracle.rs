@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pure steps against the tools whose work they do: systemd-sysusers, `systemctl preset-all`,
 //! pam-auth-update. They come from the tools tree that `LAMADIST_TOOLS` names.
+#![allow(clippy::unwrap_used)]
 
 use lama_compose::accounts::Accounts;
 use lama_compose::{pam, presets};
@@ -143,6 +144,7 @@ fn pam_files_are_those_of_pam_auth_update() {
         "usr/share/pam-configs",
         "usr/bin/perl",
         "usr/share/debconf",
+        "var/cache/debconf/templates.dat",
     ];
     let Some((root, tools)) = tools(&need) else {
         return;
@@ -156,6 +158,11 @@ fn pam_files_are_those_of_pam_auth_update() {
     fs::create_dir_all(d.path().join("var/lib/pam")).unwrap();
     let debconf = d.path().join("debconf");
     fs::create_dir_all(&debconf).unwrap();
+    // Which profiles are chosen is asked through debconf, whose templates it needs.
+    for f in ["config.dat", "templates.dat"] {
+        let data = fs::read(root.join("var/cache/debconf").join(f)).unwrap();
+        fs::write(debconf.join(f), data).unwrap();
+    }
     tools
         .command("pam-auth-update")
         .args(["--force", "--package", "--root"])
