@@ -208,12 +208,14 @@ pub fn layout(files: &BTreeMap<String, Source>, options: &Options) -> Result<Ima
             (bytes.max(64 << 20).next_multiple_of(1 << 20), SECTOR)
         }
     };
-    // As many clusters as fit: each takes its own size and 8 bytes of FAT.
-    let available = (size / SECTOR).saturating_sub(overhead(0)) * SECTOR;
-    let mut clusters = available / (cluster + 8);
-    while clusters > 0 && overhead(clusters) * SECTOR + clusters * cluster > size {
-        clusters -= 1;
+    // The smallest FAT that has an entry for each cluster that is left beside it.
+    let sectors = size / SECTOR;
+    let left = |fat: u64| sectors.saturating_sub(RESERVED + 2 * fat) / (cluster / SECTOR);
+    let mut fat_sectors = sectors / (cluster / SECTOR) * 4 / (SECTOR + 8);
+    while (left(fat_sectors) + 2) * 4 > fat_sectors * SECTOR {
+        fat_sectors += 1;
     }
+    let clusters = left(fat_sectors);
     let need = root.clusters(cluster)?.max(MIN_CLUSTERS);
     if clusters < need || clusters > MAX_CLUSTERS {
         return Err(Error::TooSmall {
@@ -222,7 +224,6 @@ pub fn layout(files: &BTreeMap<String, Source>, options: &Options) -> Result<Ima
             have: size,
         });
     }
-    let fat_sectors = ((clusters + 2) * 4).div_ceil(SECTOR);
     let mut label = [b' '; 11];
     for (to, from) in label.iter_mut().zip(options.label.bytes()) {
         *to = if from.is_ascii_graphic() { from.to_ascii_uppercase() } else { b' ' };
