@@ -11,7 +11,11 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Raised when a step does something else than before with the same inputs.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// Where a sandboxed tool sees its scratch directory: always the same, since tools write paths into
+/// what they make (systemd-hwdb does).
+const INSIDE: &str = "/tree";
 
 /// A step.
 pub struct ToolStep<'a> {
@@ -21,7 +25,7 @@ pub struct ToolStep<'a> {
     pub reads: &'a [&'a str],
     /// Paths it may write; anything else it leaves behind is ignored.
     pub writes: &'a [&'a str],
-    /// The command for a scratch directory, without access to it yet.
+    /// The command for a scratch directory, at the path where the tool sees it.
     pub command: &'a dyn Fn(&Tools, &Path) -> Cmd,
 }
 
@@ -60,7 +64,12 @@ pub fn run(tree: &mut Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) ->
     let mut input = input;
     input.add("lib", Node::symlink("usr/lib"))?;
     write_dir(&input, &root)?;
-    (step.command)(tools, &root).bind(&root).run()?;
+    match tools.root() {
+        Some(_) => (step.command)(tools, Path::new(INSIDE))
+            .bind_at(&root, INSIDE)
+            .run()?,
+        None => (step.command)(tools, &root).run()?,
+    };
     let after = lama_tree::read_dir(&root)?;
     let mut out = Tree::new();
     for w in step.writes {
