@@ -27,7 +27,11 @@ fn cpu() -> f64 {
 fn stage<T>(name: &str, f: impl FnOnce() -> Result<T>) -> std::result::Result<T, Any> {
     let (t, c) = (Instant::now(), cpu());
     let r = f()?;
-    println!("{name:12} {:6.2} s wall {:6.2} s CPU", t.elapsed().as_secs_f64(), cpu() - c);
+    println!(
+        "{name:12} {:6.2} s wall {:6.2} s CPU",
+        t.elapsed().as_secs_f64(),
+        cpu() - c
+    );
     Ok(r)
 }
 
@@ -46,7 +50,9 @@ fn main() -> std::result::Result<(), Any> {
         let mut t = lama_tree::read_dir(Path::new(root))?;
         t.retain(|p, _| {
             let p = p.as_str();
-            !["proc/", "sys/", "dev/", "run/", "tmp/", "boot/initrd"].iter().any(|d| p.starts_with(d))
+            !["proc/", "sys/", "dev/", "run/", "tmp/", "boot/initrd"]
+                .iter()
+                .any(|d| p.starts_with(d))
         });
         Ok(t)
     })?);
@@ -69,7 +75,10 @@ fn main() -> std::result::Result<(), Any> {
         verity::format(
             &root_img,
             &out.join("root.verity"),
-            &verity::Options { uuid: ids.uuid("verity"), salt: ids.bytes("verity-salt") },
+            &verity::Options {
+                uuid: ids.uuid("verity"),
+                salt: ids.bytes("verity-salt"),
+            },
         )
     })?;
     println!("root hash {}", verity.root_hash);
@@ -78,7 +87,9 @@ fn main() -> std::result::Result<(), Any> {
     io.files = Some(files.into());
     let it = stage("initrd tree", || initrd::assemble(&tools, &tree, &io))?;
     println!("initrd: {} nodes, {} KiB", it.len(), it.size() / 1024);
-    let initrd = stage("initrd zstd", || initrd::pack(&it, &out.join("initrd.cpio.zst"), &io))?;
+    let initrd = stage("initrd zstd", || {
+        initrd::pack(&it, &out.join("initrd.cpio.zst"), &io)
+    })?;
     println!("initrd: {} KiB", initrd.size / 1024);
     let signing = uki::Signing::new(&keys, &tools)?;
     let cmdline = format!(
@@ -113,7 +124,13 @@ fn main() -> std::result::Result<(), Any> {
             &tools,
             &tree,
             &out.join("live.addon.efi"),
-            &uki::Addon { arch: Arch::Amd64, cmdline: &live, name: "lamadist.slot-live", generation: 1, version: "0.1.0" },
+            &uki::Addon {
+                arch: Arch::Amd64,
+                cmdline: &live,
+                name: "lamadist.slot-live",
+                generation: 1,
+                version: "0.1.0",
+            },
             out,
             Some(&signing),
         )
@@ -121,12 +138,20 @@ fn main() -> std::result::Result<(), Any> {
     let boot = Arch::Amd64.boot_path();
     let mut files = BTreeMap::new();
     files.insert(boot.to_owned(), fat::Source::File(uki.path));
-    files.insert(format!("{boot}.extra.d/live.addon.efi"), fat::Source::File(addon.path));
+    files.insert(
+        format!("{boot}.extra.d/live.addon.efi"),
+        fat::Source::File(addon.path),
+    );
     let disk = out.join("disk.img");
     stage("disk", || {
         let esp = fat::layout(
             &files,
-            &fat::Options { label: "ESP".into(), serial: ids.serial("esp"), size: None, epoch },
+            &fat::Options {
+                label: "ESP".into(),
+                serial: ids.serial("esp"),
+                size: None,
+                epoch,
+            },
         )?;
         let part = |label: &str, t, content, attributes| disk::Partition {
             label: label.into(),
@@ -140,16 +165,38 @@ fn main() -> std::result::Result<(), Any> {
             &disk,
             &[
                 part("esp", PartitionType::Esp, disk::Content::Fat(esp), 0),
-                part("root", PartitionType::Root, disk::Content::File(root_img.clone()), disk::READ_ONLY),
-                part("verity", PartitionType::RootVerity, disk::Content::File(verity.image.path.clone()), disk::READ_ONLY),
+                part(
+                    "root",
+                    PartitionType::Root,
+                    disk::Content::File(root_img.clone()),
+                    disk::READ_ONLY,
+                ),
+                part(
+                    "verity",
+                    PartitionType::RootVerity,
+                    disk::Content::File(verity.image.path.clone()),
+                    disk::READ_ONLY,
+                ),
             ],
-            &disk::Options { guid: ids.uuid("disk"), size: None, first: disk::ALIGN, blobs: vec![] },
+            &disk::Options {
+                guid: ids.uuid("disk"),
+                size: None,
+                first: disk::ALIGN,
+                blobs: vec![],
+            },
         )
     })?;
     let cache = FrameCache::new(out.join("frames"));
     let zst = out.join("disk.img.zst");
     let (d, z) = stage("disk.zst", || compress_zst(&disk, &zst, 11, Some(&cache)))?;
-    println!("disk {} MiB {}, zst {} MiB", d.size >> 20, &d.sha256[..12], z.size >> 20);
-    stage("again, cached", || compress_zst(&disk, &zst, 11, Some(&cache)))?;
+    println!(
+        "disk {} MiB {}, zst {} MiB",
+        d.size >> 20,
+        &d.sha256[..12],
+        z.size >> 20
+    );
+    stage("again, cached", || {
+        compress_zst(&disk, &zst, 11, Some(&cache))
+    })?;
     Ok(())
 }

@@ -48,7 +48,15 @@ impl Options {
                 "it must be a power of two from 4096 to 1048576",
             ));
         }
-        let known = ["lz4", "lz4hc", "lzma", "deflate", "libdeflate", "zstd", "none"];
+        let known = [
+            "lz4",
+            "lz4hc",
+            "lzma",
+            "deflate",
+            "libdeflate",
+            "zstd",
+            "none",
+        ];
         let algorithm = self.compression.split(',').next().unwrap_or("");
         if !known.contains(&algorithm) {
             return Err(bad(

@@ -25,7 +25,10 @@ pub enum Error {
     #[diagnostic(transparent)]
     Keys(#[from] lama_keys::Error),
     /// The root tree lacks a file that the initrd is made of.
-    #[error("the initrd needs {path}, which the root tree does not have{}", needed_by(by))]
+    #[error(
+        "the initrd needs {path}, which the root tree does not have{}",
+        needed_by(by)
+    )]
     #[diagnostic(help("{}", package_hint(package)))]
     InitrdNeeds {
         /// The missing file.
@@ -36,7 +39,9 @@ pub enum Error {
         package: Option<&'static str>,
     },
     /// A kernel module that was asked for by its exact name does not exist.
-    #[error("the initrd shall hold the kernel module `{name}`, but kernel {release} has none of that name, built in or loadable")]
+    #[error(
+        "the initrd shall hold the kernel module `{name}`, but kernel {release} has none of that name, built in or loadable"
+    )]
     #[diagnostic(help(
         "check the spelling in the machine's `initrd-modules`, and that the kernel package is the generic one (the cloud kernel lacks USB storage and MMC)"
     ))]

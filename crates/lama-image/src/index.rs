@@ -142,8 +142,16 @@ mod tests {
         assert_eq!(i.find(Kind::Addon).unwrap().file, "addons/b.efi");
         let text = fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert!(text.contains("\"kind\": \"disk-zst\""), "{text}");
-        assert!(i.add(Kind::Disk, &Artifact::of("/elsewhere", b""), dir.path()).is_err());
+        assert!(
+            i.add(Kind::Disk, &Artifact::of("/elsewhere", b""), dir.path())
+                .is_err()
+        );
         fs::write(dir.path().join(FILE), "{").unwrap();
-        assert!(Index::read(dir.path()).unwrap_err().to_string().contains("index.json"));
+        assert!(
+            Index::read(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("index.json")
+        );
     }
 }

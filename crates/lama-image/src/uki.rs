@@ -8,8 +8,8 @@
 //! which slot it is booted from, or that it runs from a medium.
 
 use crate::{Arch, Artifact, Error, Result, pe};
-use lama_exec::fs::{self, AtPath};
 use lama_exec::Tools;
+use lama_exec::fs::{self, AtPath};
 use lama_keys::{CertificateInfo, KeySet, Role, Signer, ToolArgs};
 use lama_tree::Tree;
 use std::path::Path;
@@ -209,7 +209,12 @@ pub fn addon(
     tools
         .command("ukify")
         .args(["build", "--efi-arch", efi])
-        .args(["--stub=stub", "--cmdline=@cmdline", "--sbat=@sbat", "--output=addon"])
+        .args([
+            "--stub=stub",
+            "--cmdline=@cmdline",
+            "--sbat=@sbat",
+            "--output=addon",
+        ])
         .bind(dir)
         .cwd(dir)
         .run()?;

@@ -69,7 +69,9 @@ pub fn format(data: &Path, out: &Path, options: &Options) -> Result<Verity> {
                             Ok(mut w) => w.next(),
                             Err(_) => return Err(Error::Thread("the verity tree")),
                         };
-                        let Some((i, hashes)) = next else { return Ok(()) };
+                        let Some((i, hashes)) = next else {
+                            return Ok(());
+                        };
                         let n = hashes.len() / DIGEST * BLOCK;
                         let part = buf.get_mut(..n).unwrap_or_default();
                         file.read_exact_at(part, (i * CHUNK * BLOCK) as u64)
@@ -79,10 +81,8 @@ pub fn format(data: &Path, out: &Path, options: &Options) -> Result<Verity> {
                 })
             })
             .collect();
-        jobs.into_iter().try_for_each(|j| {
-            j.join()
-                .unwrap_or(Err(Error::Thread("the verity tree")))
-        })
+        jobs.into_iter()
+            .try_for_each(|j| j.join().unwrap_or(Err(Error::Thread("the verity tree"))))
     })?;
 
     // Levels from the data upwards, each padded to whole blocks; on disk the uppermost is first.

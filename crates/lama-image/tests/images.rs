@@ -4,7 +4,9 @@ mod common;
 
 use common::{content, tools, tree};
 use lama_exec::fs;
-use lama_image::{Arch, FrameCache, IdSpace, PartitionType, compress_zst, disk, erofs, fat, verity};
+use lama_image::{
+    Arch, FrameCache, IdSpace, PartitionType, compress_zst, disk, erofs, fat, verity,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,14 +19,28 @@ fn esp(arch: Arch, dir: &Path) -> fat::Image {
     let boot = arch.boot_path();
     let mut files = BTreeMap::new();
     files.insert(boot.to_owned(), fat::Source::File(big));
-    files.insert(format!("{boot}.extra.d/live.addon.efi"), fat::Source::Bytes(vec![1; 513]));
-    files.insert("loader/keys/auto/PK.auth".into(), fat::Source::Bytes(vec![2; 10]));
+    files.insert(
+        format!("{boot}.extra.d/live.addon.efi"),
+        fat::Source::Bytes(vec![1; 513]),
+    );
+    files.insert(
+        "loader/keys/auto/PK.auth".into(),
+        fat::Source::Bytes(vec![2; 10]),
+    );
     files.insert("empty".into(), fat::Source::Bytes(vec![]));
     // A directory of more than one cluster.
     for i in 0..40 {
-        files.insert(format!("many/a rather long name {i}"), fat::Source::Bytes(vec![3; i]));
+        files.insert(
+            format!("many/a rather long name {i}"),
+            fat::Source::Bytes(vec![3; i]),
+        );
     }
-    let options = fat::Options { label: "ESP".into(), serial: 0x1234_abcd, size: None, epoch: EPOCH };
+    let options = fat::Options {
+        label: "ESP".into(),
+        serial: 0x1234_abcd,
+        size: None,
+        epoch: EPOCH,
+    };
     fat::layout(&files, &options).unwrap()
 }
 
@@ -34,19 +50,47 @@ fn partitions(arch: Arch, ids: &IdSpace, dir: &Path) -> Vec<disk::Partition> {
         kind: arch.partition_type(t),
         guid: ids.uuid(label),
         size: None,
-        attributes: if t == PartitionType::Esp { 0 } else { disk::READ_ONLY },
+        attributes: if t == PartitionType::Esp {
+            0
+        } else {
+            disk::READ_ONLY
+        },
         content,
     };
     vec![
-        part("esp", PartitionType::Esp, disk::Content::Fat(esp(arch, dir))),
-        part("root", PartitionType::Root, disk::Content::File(dir.join("root"))),
-        part("verity", PartitionType::RootVerity, disk::Content::File(dir.join("verity"))),
+        part(
+            "esp",
+            PartitionType::Esp,
+            disk::Content::Fat(esp(arch, dir)),
+        ),
+        part(
+            "root",
+            PartitionType::Root,
+            disk::Content::File(dir.join("root")),
+        ),
+        part(
+            "verity",
+            PartitionType::RootVerity,
+            disk::Content::File(dir.join("verity")),
+        ),
     ]
 }
 
 #[test]
 fn others_accept_every_part_of_the_medium() {
-    let Some(t) = tools(&["mkfs.erofs", "fsck.erofs", "veritysetup", "fsck.vfat", "mdir", "mtype", "sfdisk", "systemd-dissect", "zstd"]) else { return };
+    let Some(t) = tools(&[
+        "mkfs.erofs",
+        "fsck.erofs",
+        "veritysetup",
+        "fsck.vfat",
+        "mdir",
+        "mtype",
+        "sfdisk",
+        "systemd-dissect",
+        "zstd",
+    ]) else {
+        return;
+    };
     for arch in [Arch::Amd64, Arch::Arm64] {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path();
@@ -61,34 +105,79 @@ fn others_accept_every_part_of_the_medium() {
         let dump = content(&t, dir, "dump.erofs", &["--path=/etc/shadow", "root"]);
         assert!(dump.contains("Gid: 42") && dump.contains("0640"), "{dump}");
 
-        let v = verity::Options { uuid: ids.uuid("verity"), salt: ids.bytes("salt") };
+        let v = verity::Options {
+            uuid: ids.uuid("verity"),
+            salt: ids.bytes("salt"),
+        };
         let made = verity::format(&root, &dir.join("verity"), &v).unwrap();
-        assert_eq!(made.image.size, verity::size_for(fs::metadata(&root).unwrap().len()));
-        content(&t, dir, "veritysetup", &["verify", "root", "verity", &made.root_hash]);
+        assert_eq!(
+            made.image.size,
+            verity::size_for(fs::metadata(&root).unwrap().len())
+        );
+        content(
+            &t,
+            dir,
+            "veritysetup",
+            &["verify", "root", "verity", &made.root_hash],
+        );
         // The tool's own tree has to be the same, byte by byte.
         let salt = format!("--salt={}", hex::encode(v.salt));
-        content(&t, dir, "veritysetup", &["format", "root", "theirs", &salt, "--uuid", &v.uuid.to_string()]);
+        content(
+            &t,
+            dir,
+            "veritysetup",
+            &[
+                "format",
+                "root",
+                "theirs",
+                &salt,
+                "--uuid",
+                &v.uuid.to_string(),
+            ],
+        );
         assert!(fs::read(dir.join("theirs")).unwrap() == fs::read(dir.join("verity")).unwrap());
 
-        let options = disk::Options { guid: ids.uuid("disk"), size: None, first: disk::ALIGN, blobs: vec![] };
+        let options = disk::Options {
+            guid: ids.uuid("disk"),
+            size: None,
+            first: disk::ALIGN,
+            blobs: vec![],
+        };
         let image = dir.join("disk");
         let placed = disk::write(&image, &partitions(arch, &ids, dir), &options).unwrap();
         let said = content(&t, dir, "sfdisk", &["--verify", "disk"]);
         assert!(said.contains("No errors detected"), "{said}");
         let json = content(&t, dir, "sfdisk", &["--json", "disk"]).to_lowercase();
-        for p in [PartitionType::Esp, PartitionType::Root, PartitionType::RootVerity] {
+        for p in [
+            PartitionType::Esp,
+            PartitionType::Root,
+            PartitionType::RootVerity,
+        ] {
             assert!(json.contains(&arch.partition_type(p).to_string()), "{json}");
         }
         let esp = placed.first().unwrap();
         let at = format!("disk@@{}", esp.offset);
         let from = usize::try_from(esp.offset).unwrap();
         let bytes = fs::read(&image).unwrap();
-        fs::write(dir.join("fat"), &bytes[from..from + usize::try_from(esp.size).unwrap()]).unwrap();
+        fs::write(
+            dir.join("fat"),
+            &bytes[from..from + usize::try_from(esp.size).unwrap()],
+        )
+        .unwrap();
         content(&t, dir, "fsck.vfat", &["-n", "-V", "fat"]);
         let listed = content(&t, dir, "mdir", &["-/", "-b", "-i", &at, "::"]);
-        assert!(listed.contains(&format!("{}.extra.d/live.addon.efi", arch.boot_path())), "{listed}");
+        assert!(
+            listed.contains(&format!("{}.extra.d/live.addon.efi", arch.boot_path())),
+            "{listed}"
+        );
         assert_eq!(listed.matches("rather long name").count(), 40, "{listed}");
-        let big = t.command("mtype").args(["-i", &at, &format!("::{}", arch.boot_path())]).bind(dir).cwd(dir).run().unwrap();
+        let big = t
+            .command("mtype")
+            .args(["-i", &at, &format!("::{}", arch.boot_path())])
+            .bind(dir)
+            .cwd(dir)
+            .run()
+            .unwrap();
         assert!(big.stdout == vec![9; 5_000_001]);
 
         let cache = FrameCache::new(dir.join("frames"));
@@ -116,17 +205,33 @@ fn others_accept_every_part_of_the_medium() {
 
 #[test]
 fn a_flipped_byte_is_found() {
-    let Some(t) = tools(&["veritysetup"]) else { return };
+    let Some(t) = tools(&["veritysetup"]) else {
+        return;
+    };
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
     let mut data = vec![5u8; 600 * verity::BLOCK];
     fs::write(dir.join("d"), &data).unwrap();
-    let v = verity::Options { uuid: IdSpace::new("x").uuid("v"), salt: [1; 32] };
+    let v = verity::Options {
+        uuid: IdSpace::new("x").uuid("v"),
+        salt: [1; 32],
+    };
     let made = verity::format(&dir.join("d"), &dir.join("h"), &v).unwrap();
-    content(&t, dir, "veritysetup", &["verify", "d", "h", &made.root_hash]);
+    content(
+        &t,
+        dir,
+        "veritysetup",
+        &["verify", "d", "h", &made.root_hash],
+    );
     data[300 * verity::BLOCK + 17] ^= 1;
     fs::write(dir.join("d"), &data).unwrap();
-    let (status, _) = t.command("veritysetup").args(["verify", "d", "h", &made.root_hash]).bind(dir).cwd(dir).run_any().unwrap();
+    let (status, _) = t
+        .command("veritysetup")
+        .args(["verify", "d", "h", &made.root_hash])
+        .bind(dir)
+        .cwd(dir)
+        .run_any()
+        .unwrap();
     assert!(!status.success());
 }
 
@@ -134,7 +239,10 @@ fn a_flipped_byte_is_found() {
 fn wrong_sizes_and_options_are_refused() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
-    let v = verity::Options { uuid: IdSpace::new("x").uuid("v"), salt: [1; 32] };
+    let v = verity::Options {
+        uuid: IdSpace::new("x").uuid("v"),
+        salt: [1; 32],
+    };
     for len in [0, 4095] {
         fs::write(dir.join("d"), vec![0; len]).unwrap();
         assert!(verity::format(&dir.join("d"), &dir.join("h"), &v).is_err());
@@ -142,32 +250,71 @@ fn wrong_sizes_and_options_are_refused() {
     assert!(!dir.join("h").exists());
     // One block: its hash is the root hash, and there is no level.
     fs::write(dir.join("d"), vec![0; 4096]).unwrap();
-    assert_eq!(verity::format(&dir.join("d"), &dir.join("h"), &v).unwrap().image.size, 4096);
+    assert_eq!(
+        verity::format(&dir.join("d"), &dir.join("h"), &v)
+            .unwrap()
+            .image
+            .size,
+        4096
+    );
 
-    let o = |size| fat::Options { label: "X".into(), serial: 1, size, epoch: 0 };
-    let files = |names: &[&str]| -> BTreeMap<String, fat::Source> {
-        names.iter().map(|n| ((*n).to_owned(), fat::Source::Bytes(vec![0; 1 << 20]))).collect()
+    let o = |size| fat::Options {
+        label: "X".into(),
+        serial: 1,
+        size,
+        epoch: 0,
     };
-    assert!(fat::layout(&files(&["a"]), &o(Some(10 << 20))).unwrap_err().to_string().contains("EFI system partition"));
+    let files = |names: &[&str]| -> BTreeMap<String, fat::Source> {
+        names
+            .iter()
+            .map(|n| ((*n).to_owned(), fat::Source::Bytes(vec![0; 1 << 20])))
+            .collect()
+    };
+    assert!(
+        fat::layout(&files(&["a"]), &o(Some(10 << 20)))
+            .unwrap_err()
+            .to_string()
+            .contains("EFI system partition")
+    );
     assert!(fat::layout(&files(&["a/b", "A/B"]), &o(None)).is_err());
     assert!(fat::layout(&files(&["a", "a/b"]), &o(None)).is_err());
     assert!(fat::layout(&files(&["a:b"]), &o(None)).is_err());
     assert!(fat::layout(&files(&["EFI/x", "efi/y"]), &o(Some(300 << 20))).is_ok());
 
     let part = |size, label: &str| disk::Partition {
-        label: label.into(), kind: Arch::Amd64.partition_type(PartitionType::Root), guid: v.uuid,
-        size, attributes: 0, content: disk::Content::File(dir.join("d")),
+        label: label.into(),
+        kind: Arch::Amd64.partition_type(PartitionType::Root),
+        guid: v.uuid,
+        size,
+        attributes: 0,
+        content: disk::Content::File(dir.join("d")),
     };
-    let mut options = disk::Options { guid: v.uuid, size: None, first: 16 << 20, blobs: vec![] };
-    assert!(disk::place(&[part(Some(4095), "r")], &options).unwrap_err().to_string().contains("`r`"));
+    let mut options = disk::Options {
+        guid: v.uuid,
+        size: None,
+        first: 16 << 20,
+        blobs: vec![],
+    };
+    assert!(
+        disk::place(&[part(Some(4095), "r")], &options)
+            .unwrap_err()
+            .to_string()
+            .contains("`r`")
+    );
     assert!(disk::place(&[part(None, &"x".repeat(36))], &options).is_err());
     let (placed, total) = disk::place(&[part(None, "r")], &options).unwrap();
-    assert_eq!((placed[0].offset, placed[0].size, total), (16 << 20, 1 << 20, 18 << 20));
+    assert_eq!(
+        (placed[0].offset, placed[0].size, total),
+        (16 << 20, 1 << 20, 18 << 20)
+    );
     options.size = Some(17 << 20);
     assert!(disk::place(&[part(None, "r")], &options).is_err());
     options.size = None;
     // Rockchip's places; one that overlaps the table, two that overlap each other.
-    let blob = |sector| disk::Blob { sector, file: dir.join("d") };
+    let blob = |sector| disk::Blob {
+        sector,
+        file: dir.join("d"),
+    };
     options.blobs = vec![blob(16384), blob(64)];
     disk::write(&dir.join("disk"), &[part(None, "r")], &options).unwrap();
     for bad in [vec![blob(33)], vec![blob(64), blob(71)], vec![blob(32768)]] {

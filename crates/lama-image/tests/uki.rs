@@ -22,18 +22,32 @@ fn root(tools: &lama_exec::Tools) -> Option<(Tree, Arch)> {
     for kind in ["addon", "linux"] {
         let name = format!("{kind}{}.efi.stub", arch.efi());
         let data = fs::read(dir.join(&name)).unwrap();
-        t.add(&format!("usr/lib/systemd/boot/efi/{name}"), Node::file(data, 0o644)).unwrap();
+        t.add(
+            &format!("usr/lib/systemd/boot/efi/{name}"),
+            Node::file(data, 0o644),
+        )
+        .unwrap();
     }
-    t.add("usr/lib/os-release", Node::file("ID=lamadist\n", 0o644)).unwrap();
+    t.add("usr/lib/os-release", Node::file("ID=lamadist\n", 0o644))
+        .unwrap();
     // Any PE file will do as a kernel for ukify.
-    let stub = t.read(&format!("usr/lib/systemd/boot/efi/linux{}.efi.stub", arch.efi())).unwrap().to_vec();
-    t.add("usr/lib/modules/6.12/vmlinuz", Node::file(stub, 0o644)).unwrap();
+    let stub = t
+        .read(&format!(
+            "usr/lib/systemd/boot/efi/linux{}.efi.stub",
+            arch.efi()
+        ))
+        .unwrap()
+        .to_vec();
+    t.add("usr/lib/modules/6.12/vmlinuz", Node::file(stub, 0o644))
+        .unwrap();
     Some((t, arch))
 }
 
 #[test]
 fn ukis_and_addons_are_signed_and_reproducible() {
-    let Some(t) = tools(&["ukify", "sbverify", "systemd-measure", "objcopy"]) else { return };
+    let Some(t) = tools(&["ukify", "sbverify", "systemd-measure", "objcopy"]) else {
+        return;
+    };
     let Some((root, arch)) = root(&t) else { return };
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
@@ -44,10 +58,30 @@ fn ukis_and_addons_are_signed_and_reproducible() {
     fs::write(&initrd, vec![1; 5000]).unwrap();
     let mut made = Vec::new();
     for name in ["a.efi", "b.efi"] {
-        let o = uki::Options { arch, initrd: &initrd, cmdline: "root=/dev/mapper/root quiet", microcode: None, scratch: dir };
+        let o = uki::Options {
+            arch,
+            initrd: &initrd,
+            cmdline: "root=/dev/mapper/root quiet",
+            microcode: None,
+            scratch: dir,
+        };
         let u = uki::make(&t, &root, &dir.join(name), &o, Some(&signing)).unwrap();
-        let o = uki::Addon { arch, cmdline: "lamadist.slot=a", name: "lamadist.slot-a", generation: 1, version: "0.1.0" };
-        let a = uki::addon(&t, &root, &dir.join(format!("addon-{name}")), &o, dir, Some(&signing)).unwrap();
+        let o = uki::Addon {
+            arch,
+            cmdline: "lamadist.slot=a",
+            name: "lamadist.slot-a",
+            generation: 1,
+            version: "0.1.0",
+        };
+        let a = uki::addon(
+            &t,
+            &root,
+            &dir.join(format!("addon-{name}")),
+            &o,
+            dir,
+            Some(&signing),
+        )
+        .unwrap();
         made.push((u.sha256, a.sha256));
     }
     assert_eq!(made[0], made[1]);
@@ -55,7 +89,16 @@ fn ukis_and_addons_are_signed_and_reproducible() {
     let wrong = other.db_cert_path();
     for f in ["a.efi", "addon-a.efi"] {
         let verify = |cert: &std::path::Path| {
-            t.command("sbverify").arg("--cert").arg(cert).arg(f).bind(dir).cwd(dir).run_any().unwrap().0.success()
+            t.command("sbverify")
+                .arg("--cert")
+                .arg(cert)
+                .arg(f)
+                .bind(dir)
+                .cwd(dir)
+                .run_any()
+                .unwrap()
+                .0
+                .success()
         };
         assert!(verify(&db), "{f}");
         assert!(!verify(&wrong), "{f}");
@@ -64,17 +107,57 @@ fn ukis_and_addons_are_signed_and_reproducible() {
         let at = d.len() / 2;
         d[at] ^= 1;
         fs::write(dir.join("flipped"), d).unwrap();
-        let bad = t.command("sbverify").arg("--cert").arg(&db).arg("flipped").bind(dir).cwd(dir).run_any().unwrap();
+        let bad = t
+            .command("sbverify")
+            .arg("--cert")
+            .arg(&db)
+            .arg("flipped")
+            .bind(dir)
+            .cwd(dir)
+            .run_any()
+            .unwrap();
         assert!(!bad.0.success(), "{f}");
     }
     let sections = content(&t, dir, "objdump", &["-h", "a.efi"]);
-    for s in [".pcrsig", ".pcrpkey", ".initrd", ".cmdline", ".osrel", ".uname", ".sbat"] {
+    for s in [
+        ".pcrsig", ".pcrpkey", ".initrd", ".cmdline", ".osrel", ".uname", ".sbat",
+    ] {
         assert!(sections.contains(s), "{s} of {sections}");
     }
-    content(&t, dir, "objcopy", &["-O", "binary", "--only-section=.cmdline", "addon-a.efi", "cmdline"]);
-    assert!(fs::read(dir.join("cmdline")).unwrap().starts_with(b"lamadist.slot=a"));
-    content(&t, dir, "objcopy", &["-O", "binary", "--only-section=.sbat", "addon-a.efi", "sbat"]);
-    assert!(fs::read_to_string(dir.join("sbat")).unwrap().contains("lamadist.slot-a,1,LamaDist,lamadist.slot-a,0.1.0"));
+    content(
+        &t,
+        dir,
+        "objcopy",
+        &[
+            "-O",
+            "binary",
+            "--only-section=.cmdline",
+            "addon-a.efi",
+            "cmdline",
+        ],
+    );
+    assert!(
+        fs::read(dir.join("cmdline"))
+            .unwrap()
+            .starts_with(b"lamadist.slot=a")
+    );
+    content(
+        &t,
+        dir,
+        "objcopy",
+        &[
+            "-O",
+            "binary",
+            "--only-section=.sbat",
+            "addon-a.efi",
+            "sbat",
+        ],
+    );
+    assert!(
+        fs::read_to_string(dir.join("sbat"))
+            .unwrap()
+            .contains("lamadist.slot-a,1,LamaDist,lamadist.slot-a,0.1.0")
+    );
     // A second signature beside the first keeps the digest.
     let one = fs::read(dir.join("addon-a.efi")).unwrap();
     let certificate = lama_keys::CertificateInfo::read(&wrong).unwrap();
@@ -83,12 +166,26 @@ fn ukis_and_addons_are_signed_and_reproducible() {
     assert_eq!(pe::digest(&one), pe::digest(&two));
     fs::write(dir.join("two"), two).unwrap();
     for cert in [&db, &wrong] {
-        content(&t, dir, "sbverify", &["--cert", cert.to_str().unwrap(), "two"]);
+        content(
+            &t,
+            dir,
+            "sbverify",
+            &["--cert", cert.to_str().unwrap(), "two"],
+        );
     }
     // What the root lacks is named with its package.
     let mut poor = root.clone();
     poor.remove(&lama_tree::TreePath::new("usr/lib/systemd").unwrap());
-    let o = uki::Addon { arch, cmdline: "", name: "x", generation: 1, version: "1" };
+    let o = uki::Addon {
+        arch,
+        cmdline: "",
+        name: "x",
+        generation: 1,
+        version: "1",
+    };
     let e = uki::addon(&t, &poor, &dir.join("x"), &o, dir, None).unwrap_err();
-    assert!(e.to_string().contains("addon") && !dir.join("x").exists(), "{e}");
+    assert!(
+        e.to_string().contains("addon") && !dir.join("x").exists(),
+        "{e}"
+    );
 }

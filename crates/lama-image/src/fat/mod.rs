@@ -87,7 +87,10 @@ impl Dir {
                     return Err(clash());
                 }
                 let known = dir.dirs.keys().find(same).cloned();
-                dir = dir.dirs.entry(known.unwrap_or(part.to_owned())).or_default();
+                dir = dir
+                    .dirs
+                    .entry(known.unwrap_or(part.to_owned()))
+                    .or_default();
             } else {
                 if dir.files.keys().any(|k| same(&k)) || dir.dirs.keys().any(|k| same(&k)) {
                     return Err(clash());
@@ -102,7 +105,9 @@ impl Dir {
     /// Bytes of its table: label, `.` and `..`, entries with their long names.
     fn table_len(&self) -> u64 {
         let names = self.dirs.keys().chain(self.files.keys());
-        64 + names.map(|n| 32 * (1 + n.len().div_ceil(13) as u64)).sum::<u64>()
+        64 + names
+            .map(|n| 32 * (1 + n.len().div_ceil(13) as u64))
+            .sum::<u64>()
     }
 
     fn clusters(&self, cluster: u64) -> Result<u64> {
@@ -201,7 +206,10 @@ pub fn layout(files: &BTreeMap<String, Source>, options: &Options) -> Result<Ima
     // Sectors before the data region: reserved ones and two FATs.
     let overhead = |clusters: u64| RESERVED + 2 * ((clusters + 2) * 4).div_ceil(SECTOR);
     let (size, cluster) = match options.size {
-        Some(s) => (s / SECTOR * SECTOR, if s > 260 << 20 { 4096 } else { SECTOR }),
+        Some(s) => (
+            s / SECTOR * SECTOR,
+            if s > 260 << 20 { 4096 } else { SECTOR },
+        ),
         None => {
             let need = root.clusters(SECTOR)?.max(MIN_CLUSTERS + 1);
             let bytes = (overhead(need) + need) * SECTOR;
@@ -226,7 +234,11 @@ pub fn layout(files: &BTreeMap<String, Source>, options: &Options) -> Result<Ima
     }
     let mut label = [b' '; 11];
     for (to, from) in label.iter_mut().zip(options.label.bytes()) {
-        *to = if from.is_ascii_graphic() { from.to_ascii_uppercase() } else { b' ' };
+        *to = if from.is_ascii_graphic() {
+            from.to_ascii_uppercase()
+        } else {
+            b' '
+        };
     }
     let mut w = Writer {
         cluster,
@@ -238,7 +250,14 @@ pub fn layout(files: &BTreeMap<String, Source>, options: &Options) -> Result<Ima
     };
     let root_cluster = w.dir(root, Some(&label), 0)?;
     let used = w.fat.len() as u64 - 2;
-    let boot = boot_sector(size, cluster, fat_sectors, root_cluster, options.serial, &label);
+    let boot = boot_sector(
+        size,
+        cluster,
+        fat_sectors,
+        root_cluster,
+        options.serial,
+        &label,
+    );
     let info = info_sector(clusters - used, w.fat.len() as u32);
     let fat: Vec<u8> = w.fat.iter().flat_map(|e| e.to_le_bytes()).collect();
     let mut meta = w.meta;

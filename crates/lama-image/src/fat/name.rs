@@ -37,7 +37,9 @@ fn allowed(c: u8) -> bool {
 /// Base and extension as FAT stores them, padded; `None` where they don't fit.
 fn pack(base: &[u8], ext: &[u8]) -> Option<[u8; 11]> {
     let mut n = [b' '; 11];
-    n.get_mut(..base.len()).filter(|_| base.len() <= 8)?.copy_from_slice(base);
+    n.get_mut(..base.len())
+        .filter(|_| base.len() <= 8)?
+        .copy_from_slice(base);
     n.get_mut(8..8 + ext.len())?.copy_from_slice(ext);
     Some(n)
 }
@@ -163,6 +165,9 @@ mod tests {
             [c[0], c[1], d[0], d[1]]
         });
         assert_eq!(time(0), [0, 0, 0x21, 0]);
-        assert_eq!(time(951_782_400)[2..], (20u16 << 9 | 2 << 5 | 29).to_le_bytes());
+        assert_eq!(
+            time(951_782_400)[2..],
+            (20u16 << 9 | 2 << 5 | 29).to_le_bytes()
+        );
     }
 }

@@ -3,8 +3,8 @@
 
 use crate::{Error, Result};
 use goblin::elf::Elf;
-use lama_exec::fs::{self, AtPath};
 use lama_exec::Tools;
+use lama_exec::fs::{self, AtPath};
 use lama_tree::{Content, Node, Tree, TreePath};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -18,6 +18,34 @@ pub struct Selection {
     /// Paths below `usr/lib/modules/<release>`, sorted.
     pub files: Vec<String>,
 }
+
+/// Modules that systemd asks for by itself, or the kernel when it opens a root of ours, by whatever
+/// name they go by in a kernel, as far as it has them.
+const ALWAYS: &[&str] = &[
+    // PID 1: mounts efivarfs (without it no measured boot is seen), reads credentials
+    "efivarfs",
+    "autofs4",
+    "qemu_fw_cfg",
+    "dmi_sysfs",
+    "virtio_rng",
+    "vmw_vsock_virtio_transport",
+    "dm_mod",
+    "dm_verity",
+    "dm_crypt",
+    "erofs",
+    "overlay",
+    "loop",
+    // what verity, LUKS2 and checksums of file systems ask the crypto API for
+    "crc32c*",
+    "sha256*",
+    "aes_*",
+    "aesni_intel",
+    "xts",
+    "ecb",
+    "cbc",
+    "af_alg",
+    "algif_*",
+];
 
 /// The one kernel release of the tree.
 ///
@@ -58,7 +86,13 @@ pub fn select(root: &Tree, wanted: &[String]) -> Result<Selection> {
         .collect();
     let soft = parse_softdep(&text("modules.softdep").unwrap_or_default());
 
-    let mut todo = Vec::new();
+    let aliases = parse_alias(&text("modules.alias").unwrap_or_default());
+
+    let mut todo: Vec<String> = deps
+        .keys()
+        .filter(|m| ALWAYS.iter().any(|p| matches(p, m)))
+        .cloned()
+        .collect();
     for w in wanted {
         let pattern = w.replace('-', "_");
         let found: Vec<&String> = deps.keys().filter(|m| matches(&pattern, m)).collect();
@@ -77,8 +111,9 @@ pub fn select(root: &Tree, wanted: &[String]) -> Result<Selection> {
         if !names.insert(m.clone()) {
             continue;
         }
-        // What is not in modules.dep is built in (soft dependencies name such, too).
         let Some((file, needs)) = deps.get(&m) else {
+            // Built in; or a soft dependency on an alias such as crypto-crc32c.
+            todo.extend(aliases.get(&m).into_iter().flatten().cloned());
             continue;
         };
         files.insert(file.clone());
@@ -108,12 +143,19 @@ pub fn install(tools: &Tools, root: &Tree, selection: &Selection) -> Result<Tree
         firmware.extend(firmware_of(&data));
         tree.add(&name, Node::file(data, 0o644))?;
     }
-    for f in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
+    for f in [
+        "modules.order",
+        "modules.builtin",
+        "modules.builtin.modinfo",
+    ] {
         if let Ok(data) = root.read(&format!("{base}/{f}")) {
             tree.add(&format!("{base}/{f}"), Node::file(data.to_vec(), 0o644))?;
         }
     }
-    let scratch = tempfile::tempdir().at("create a directory in", Path::new("the temporary directory"))?;
+    let scratch = tempfile::tempdir().at(
+        "create a directory in",
+        Path::new("the temporary directory"),
+    )?;
     lama_tree::write_dir(&tree, scratch.path())?;
     tools
         .command("depmod")
@@ -179,10 +221,29 @@ fn parse_softdep(text: &str) -> BTreeMap<String, Vec<String>> {
     out
 }
 
+/// `modules.alias`: the aliases without wildcards (those with are for devices).
+fn parse_alias(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for l in text.lines() {
+        if let Some((alias, module)) = l
+            .strip_prefix("alias ")
+            .and_then(|l| l.rsplit_once(' '))
+            .filter(|(a, _)| !a.contains(['*', '[', '?', ':']))
+        {
+            out.entry(alias.replace('-', "_"))
+                .or_default()
+                .push(module.replace('-', "_"));
+        }
+    }
+    out
+}
+
 /// `kernel/drivers/block/virtio-blk.ko.xz` → `virtio_blk`.
 fn module_name(file: &str) -> String {
     let name = file.rsplit('/').next().unwrap_or(file);
-    name.split_once(".ko").map_or(name, |n| n.0).replace('-', "_")
+    name.split_once(".ko")
+        .map_or(name, |n| n.0)
+        .replace('-', "_")
 }
 
 /// Shell-style wildcards `*` and `?`.
@@ -286,7 +347,12 @@ mod tests {
         .unwrap();
         t.add(
             &format!("{base}/modules.softdep"),
-            Node::file("# c\nsoftdep c pre: e crc32c\n", 0o644),
+            Node::file("# c\nsoftdep c pre: crypto-e\n", 0o644),
+        )
+        .unwrap();
+        t.add(
+            &format!("{base}/modules.alias"),
+            Node::file("alias pci:v* x\nalias crypto-e e\n", 0o644),
         )
         .unwrap();
         t.add(
@@ -303,7 +369,12 @@ mod tests {
         assert_eq!(s.release, "6.1");
         assert_eq!(
             s.files,
-            ["kernel/a-b.ko.xz", "kernel/c.ko", "kernel/d.ko.zst", "kernel/e.ko"]
+            [
+                "kernel/a-b.ko.xz",
+                "kernel/c.ko",
+                "kernel/d.ko.zst",
+                "kernel/e.ko"
+            ]
         );
     }
 
@@ -313,7 +384,8 @@ mod tests {
         assert!(e.contains("`nope`") && e.contains("6.1"), "{e}");
         assert!(select(&tree(), &["no*".into()]).unwrap().files.is_empty());
         let mut t = tree();
-        t.add("usr/lib/modules/6.2/x", Node::file("", 0o644)).unwrap();
+        t.add("usr/lib/modules/6.2/x", Node::file("", 0o644))
+            .unwrap();
         assert!(matches!(select(&t, &[]), Err(Error::Kernel { .. })));
     }
 }

@@ -30,7 +30,10 @@ pub fn microcode(root: &Tree, arch: Arch, epoch: u32) -> Result<Option<Vec<u8>>>
             }
         }
         if !data.is_empty() {
-            tree.add(&format!("kernel/x86/microcode/{name}"), Node::file(data, 0o644))?;
+            tree.add(
+                &format!("kernel/x86/microcode/{name}"),
+                Node::file(data, 0o644),
+            )?;
         }
     }
     if tree.is_empty() {

@@ -18,8 +18,8 @@ pub mod units;
 pub use microcode::microcode;
 
 use crate::{Arch, Artifact, Error, Result};
-use lama_exec::fs::{self, AtPath, Staged};
 use lama_exec::Tools;
+use lama_exec::fs::{self, AtPath, Staged};
 use lama_tree::{Kind, Node, Tree, TreePath};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -53,7 +53,8 @@ impl Options {
             files: None,
             extra: Vec::new(),
             epoch,
-            level: 10,
+            // Level 10 makes it 3 % smaller, in three times the time.
+            level: 6,
         }
     }
 }
@@ -73,7 +74,11 @@ pub fn assemble(tools: &Tools, root: &Tree, options: &Options) -> Result<Tree> {
         }
     }
     for path in &options.extra {
-        b.take(path.trim_start_matches('/'), "the image's description", None)?;
+        b.take(
+            path.trim_start_matches('/'),
+            "the image's description",
+            None,
+        )?;
     }
     b.units()?;
     b.libraries()?;
@@ -144,11 +149,16 @@ impl<'a> Builder<'a> {
         self.out.add("tmp", Node::dir(0o1777))?;
         for l in ["bin", "sbin", "lib", "lib64"] {
             if let Some(n) = self.root.lookup(l) {
-                let n = if n.is_dir() { Node::dir(0o755) } else { n.clone() };
+                let n = if n.is_dir() {
+                    Node::dir(0o755)
+                } else {
+                    n.clone()
+                };
                 self.out.add(l, n)?;
             }
         }
-        self.out.add("init", Node::symlink("usr/lib/systemd/systemd"))?;
+        self.out
+            .add("init", Node::symlink("usr/lib/systemd/systemd"))?;
         Ok(())
     }
 
@@ -224,7 +234,8 @@ impl<'a> Builder<'a> {
     fn libraries(&mut self) -> Result<()> {
         for name in units::LIBRARIES {
             let found = elf::find(self.root, self.arch, name.0, &[]);
-            let path = found.unwrap_or_else(|| format!("usr/lib/{}/{}", elf::triplet(self.arch), name.0));
+            let path =
+                found.unwrap_or_else(|| format!("usr/lib/{}/{}", elf::triplet(self.arch), name.0));
             self.take(&path, name.1, name.2)?;
         }
         while let Some(p) = self.elf.pop() {
@@ -252,7 +263,8 @@ impl<'a> Builder<'a> {
                 }
             }
             for d in &info.dlopen {
-                if !units::DLOPEN_FEATURES.contains(&d.feature.as_str()) && d.priority != "required" {
+                if !units::DLOPEN_FEATURES.contains(&d.feature.as_str()) && d.priority != "required"
+                {
                     continue;
                 }
                 let found = d
@@ -327,9 +339,17 @@ fn identity(root: &Tree, out: &mut Tree) -> Result<()> {
         "etc/nsswitch.conf",
         Node::file("passwd: files\ngroup: files\nshadow: files\n", 0o644),
     )?;
-    let release = root.read("usr/lib/os-release").or_else(|_| root.read("etc/os-release"))?;
-    out.add("usr/lib/initrd-release", Node::file(release.to_vec(), 0o644))?;
-    out.add("etc/initrd-release", Node::symlink("../usr/lib/initrd-release"))?;
+    let release = root
+        .read("usr/lib/os-release")
+        .or_else(|_| root.read("etc/os-release"))?;
+    out.add(
+        "usr/lib/initrd-release",
+        Node::file(release.to_vec(), 0o644),
+    )?;
+    out.add(
+        "etc/initrd-release",
+        Node::symlink("../usr/lib/initrd-release"),
+    )?;
     out.add("etc/os-release", Node::symlink("../usr/lib/initrd-release"))?;
     // Empty: a machine ID that systemd makes up for this boot, and hands on.
     out.add("etc/machine-id", Node::file("", 0o444))?;

@@ -152,7 +152,11 @@ pub const OPTIONAL: &[&str] = &[
 
 /// Libraries that no ELF header names: (soname, what for, package).
 pub const LIBRARIES: &[(&str, &str, Option<&str>)] = &[
-    ("libgcc_s.so.1", "threads that are cancelled", Some("libgcc-s1")),
+    (
+        "libgcc_s.so.1",
+        "threads that are cancelled",
+        Some("libgcc-s1"),
+    ),
     (
         "libtss2-tcti-device.so.0",
         "access to the TPM",

@@ -13,7 +13,10 @@ pub fn tools(programs: &[&str]) -> Option<Tools> {
     };
     for p in programs {
         let has = |d: &str| lama_exec::fs::symlink_metadata(root.join(d).join(p)).is_ok();
-        if !["usr/bin", "usr/sbin", "usr/lib/systemd"].iter().any(|d| has(d)) {
+        if !["usr/bin", "usr/sbin", "usr/lib/systemd"]
+            .iter()
+            .any(|d| has(d))
+        {
             eprintln!("SKIP: the tools tree {} has no {p}", root.display());
             return None;
         }
@@ -25,11 +28,21 @@ pub fn tools(programs: &[&str]) -> Option<Tools> {
 #[allow(dead_code)]
 pub fn tree() -> Tree {
     let mut t = Tree::new();
-    t.add("usr/lib/os-release", Node::file("ID=lamadist\nVERSION_ID=0.1.0\n", 0o644)).unwrap();
-    t.add("etc/os-release", Node::symlink("../usr/lib/os-release")).unwrap();
+    t.add(
+        "usr/lib/os-release",
+        Node::file("ID=lamadist\nVERSION_ID=0.1.0\n", 0o644),
+    )
+    .unwrap();
+    t.add("etc/os-release", Node::symlink("../usr/lib/os-release"))
+        .unwrap();
     t.add("tmp", Node::dir(0o1777)).unwrap();
-    t.add("usr/bin/su", Node::file(vec![7; 5000], 0o4755)).unwrap();
-    t.add("etc/shadow", Node::file("root:*:::::::\n", 0o640).owned(0, 42)).unwrap();
+    t.add("usr/bin/su", Node::file(vec![7; 5000], 0o4755))
+        .unwrap();
+    t.add(
+        "etc/shadow",
+        Node::file("root:*:::::::\n", 0o640).owned(0, 42),
+    )
+    .unwrap();
     let mut caps = Node::file("x", 0o755);
     caps.xattrs.insert(
         "security.capability".into(),
@@ -54,7 +67,11 @@ pub fn content(tools: &Tools, dir: &Path, program: &str, args: &[&str]) -> Strin
     let out = tools.command(program).args(args).bind(dir).cwd(dir).run();
     match out {
         Ok(o) => {
-            format!("{}{}", String::from_utf8_lossy(&o.stdout), String::from_utf8_lossy(&o.stderr))
+            format!(
+                "{}{}",
+                String::from_utf8_lossy(&o.stdout),
+                String::from_utf8_lossy(&o.stderr)
+            )
         }
         Err(e) => panic!("{program}: {e}"),
     }
