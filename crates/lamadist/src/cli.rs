@@ -74,6 +74,8 @@ pub enum Command {
     Scripts(Scripts),
     /// Print the JSON Schema of the description's files
     Schema(Schema),
+    /// Print where the tools tree is, or run one of its programs in the working directory
+    Tools(ToolsCmd),
     /// Tell what an artefact is: index.json of a build, for now
     Inspect(Inspect),
     /// Remove what can be made again
@@ -285,6 +287,15 @@ pub struct Scripts {
     /// What was found, and why it is handled so
     #[arg(long, value_name = "REASON")]
     pub why: Option<String>,
+}
+
+/// `lamadist tools`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  lamadist tools -- fsck.erofs deploy/x86_64/base/root.erofs")]
+pub struct ToolsCmd {
+    /// The program and its arguments
+    #[arg(last = true)]
+    pub command: Vec<String>,
 }
 
 /// `lamadist schema`.

@@ -117,6 +117,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Vm(c) => cmd::vm::run(&app, &c),
         Command::Lock(c) => cmd::lock::run(&app, &c),
         Command::Scripts(c) => cmd::scripts::run(&app, &c),
+        Command::Tools(c) => cmd::tools::run(&app, &c),
         Command::Inspect(c) => cmd::inspect::run(&app, &c),
         Command::Keys(c) => cmd::keys::run(&app, c),
         Command::Clean(c) => cmd::clean::run(&app, &c),

@@ -8,4 +8,5 @@ pub mod keys;
 pub mod lock;
 pub mod schema;
 pub mod scripts;
+pub mod tools;
 pub mod vm;
