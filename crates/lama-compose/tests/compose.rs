@@ -25,6 +25,12 @@ fn tar_of(files: &[(&str, &str, u32)]) -> Vec<u8> {
     b.into_inner().unwrap()
 }
 
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut w = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut w, data).unwrap();
+    w.finish().unwrap()
+}
+
 /// A package of these files and maintainer scripts, written to `dir`.
 fn deb(
     dir: &Path,
@@ -41,7 +47,7 @@ fn deb(
     for (member, data) in [
         ("debian-binary", b"2.0\n".to_vec()),
         ("control.tar", tar_of(&c)),
-        ("data.tar", tar_of(files)),
+        ("data.tar.gz", gzip(&tar_of(files))),
     ] {
         out.extend(
             format!(
@@ -246,7 +252,11 @@ fn a_damaged_package_leaves_nothing_behind() {
     w.record();
     let p = &w.packages[1];
     let whole = fs::read(&p.deb).unwrap();
-    fs::write(&p.deb, &whole[..whole.len() - 2000]).unwrap();
+    // The checksum at the end of the compressed archive: all of it has been written by then.
+    let mut bad = whole.clone();
+    let at = bad.len() - 7;
+    bad[at] ^= 1;
+    fs::write(&p.deb, &bad).unwrap();
     let store = w.dir.path().join("store");
     let _ = fs::remove_dir_all(&store);
     assert!(w.compose(&w.packages).is_err());
