@@ -9,12 +9,14 @@ use crate::{
     Error, Excludes, PackageInput, Result, effects, manifest, merge, pam, presets, review, tool,
     var,
 };
+use lama_exec::progress::Unit;
 use lama_exec::{Progress, Tools};
 use lama_model::Arch;
 use lama_model::files::FileRules;
 use lama_model::ids::Ids;
 use lama_model::scripts::{Scripts, Step};
 use lama_tree::{Content, Kind, Node, Tree, TreePath};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What a root tree is composed from.
@@ -127,11 +129,8 @@ pub fn compose(input: &ComposeInput<'_>) -> Result<Root> {
     effects::library_dirs(&tree, input.arch)?;
     let manifest = manifest::manifest(input.packages, &unpacked, drop);
     manifest::write(&mut tree, input.packages, &unpacked, &manifest)?;
-    if let (true, Some(k)) = (steps.contains(&Step::Depmod), &kernel) {
-        tool::depmod(&mut tree, input.store, input.tools, &k.version)?;
-    }
-    if steps.contains(&Step::Hwdb) {
-        tool::hwdb(&mut tree, input.store, input.tools)?;
+    for answer in tool_steps(input, &tree, &steps, kernel.as_ref()) {
+        tool::lay(&mut tree, answer?)?;
     }
     accounts.check_owners(&tree)?;
     var::empty(&mut tree)?;
@@ -139,6 +138,32 @@ pub fn compose(input: &ComposeInput<'_>) -> Result<Root> {
         tree,
         kernel,
         manifest,
+    })
+}
+
+/// The steps of external tools, at the same time: none reads what another writes.
+fn tool_steps(
+    input: &ComposeInput<'_>,
+    tree: &Tree,
+    steps: &BTreeSet<Step>,
+    kernel: Option<&Kernel>,
+) -> Vec<Result<tool::Answer>> {
+    let task = input
+        .progress
+        .task("Indexing modules and hardware", Unit::Busy, 0);
+    let (store, tools) = (input.store, input.tools);
+    std::thread::scope(|s| {
+        let kernel = kernel.filter(|_| steps.contains(&Step::Depmod));
+        let modules = kernel.map(|k| s.spawn(move || tool::depmod(tree, store, tools, &k.version)));
+        let mut out = Vec::new();
+        if steps.contains(&Step::Hwdb) {
+            out.push(tool::hwdb(tree, store, tools));
+        }
+        if let Some(Ok(answer)) = modules.map(std::thread::ScopedJoinHandle::join) {
+            out.push(answer);
+        }
+        drop(task);
+        out
     })
 }
 

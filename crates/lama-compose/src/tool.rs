@@ -29,11 +29,14 @@ pub struct ToolStep<'a> {
     pub command: &'a dyn Fn(&Tools, &Path) -> Cmd,
 }
 
-/// Runs a step, or takes its kept answer, and lays it over the tree.
+/// The files that a step makes, to be laid over the tree; see [`lay`].
+pub type Answer = Vec<(TreePath, Node)>;
+
+/// Runs a step, or takes its kept answer.
 ///
 /// # Errors
 /// The tool fails or writes nothing.
-pub fn run(tree: &mut Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) -> Result<()> {
+pub fn run(tree: &Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) -> Result<Answer> {
     let input = tree.subset(step.reads)?;
     // A tools tree's folder is named by the hash of its lock; the machine's own tools have no such
     // identity, so what they make is not kept.
@@ -49,7 +52,7 @@ pub fn run(tree: &mut Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) ->
         .as_deref()
         .filter(|p| std::fs::symlink_metadata(p).is_ok())
     {
-        return lay(tree, path);
+        return read(path);
     }
     let scratch_root = store.join("scratch");
     fs::create_dir_all(&scratch_root)?;
@@ -96,23 +99,31 @@ pub fn run(tree: &mut Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) ->
                     .at("write", &path)?;
             }
             staged.commit(0o644)?;
-            lay(tree, &path)
+            read(&path)
         }
-        None => add_files(tree, out.iter().map(|(p, n)| (p.clone(), n.clone()))),
+        None => Ok(files(out.iter().map(|(p, n)| (p.clone(), n.clone())))),
     }
 }
 
-fn lay(tree: &mut Tree, path: &Path) -> Result<()> {
+fn read(path: &Path) -> Result<Answer> {
     let mut all = Vec::new();
     lama_tree::read_tar(&Blob::map(path)?, |p, n| {
         all.push((p, n));
         Ok(())
     })?;
-    add_files(tree, all.into_iter())
+    Ok(files(all.into_iter()))
 }
 
-fn add_files(tree: &mut Tree, all: impl Iterator<Item = (TreePath, Node)>) -> Result<()> {
-    for (p, n) in all.filter(|(_, n)| !n.is_dir()) {
+fn files(all: impl Iterator<Item = (TreePath, Node)>) -> Answer {
+    all.filter(|(_, n)| !n.is_dir()).collect()
+}
+
+/// Lays a step's answer over the tree.
+///
+/// # Errors
+/// The tree has something else than a directory in the way.
+pub fn lay(tree: &mut Tree, answer: Answer) -> Result<()> {
+    for (p, n) in answer {
         tree.insert(&p, n)?;
     }
     Ok(())
@@ -155,7 +166,7 @@ fn key(input: &Tree, step: &ToolStep<'_>, tool: &str, store: &Path) -> String {
 ///
 /// # Errors
 /// depmod fails.
-pub fn depmod(tree: &mut Tree, store: &Path, tools: &Tools, version: &str) -> Result<()> {
+pub fn depmod(tree: &Tree, store: &Path, tools: &Tools, version: &str) -> Result<Answer> {
     let dir = format!("usr/lib/modules/{version}");
     let names = [
         "modules.alias",
@@ -186,7 +197,7 @@ pub fn depmod(tree: &mut Tree, store: &Path, tools: &Tools, version: &str) -> Re
 ///
 /// # Errors
 /// systemd-hwdb fails.
-pub fn hwdb(tree: &mut Tree, store: &Path, tools: &Tools) -> Result<()> {
+pub fn hwdb(tree: &Tree, store: &Path, tools: &Tools) -> Result<Answer> {
     let command = |t: &Tools, root: &Path| {
         let root = format!("--root={}", root.display());
         t.command("systemd-hwdb")
@@ -229,7 +240,8 @@ mod tests {
                 .arg("ls > out; echo x > more; cat in/a >> out")
                 .cwd(root)
         };
-        run(&mut t, store.path(), &Tools::host(), &step(&command)).unwrap();
+        let answer = run(&t, store.path(), &Tools::host(), &step(&command)).unwrap();
+        lay(&mut t, answer).unwrap();
         assert_eq!(t.read("out").unwrap(), b"in\nlib\nout\nA");
         assert!(t.lookup("more").is_none());
         assert!(
@@ -261,7 +273,7 @@ mod tests {
         let mut t = Tree::new();
         t.add("in/a", Node::file("A", 0o644)).unwrap();
         let command = |t: &Tools, _: &Path| t.command("true");
-        let e = run(&mut t, store.path(), &Tools::host(), &step(&command)).unwrap_err();
+        let e = run(&t, store.path(), &Tools::host(), &step(&command)).unwrap_err();
         assert!(e.to_string().contains("written nothing"), "{e}");
     }
 }
