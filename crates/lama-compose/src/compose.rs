@@ -6,8 +6,8 @@ use crate::manifest::Entry;
 use crate::review::Finding;
 use crate::unpack::{Unpacked, unpack};
 use crate::{
-    Error, Excludes, PackageInput, Result, effects, manifest, merge, pam, presets, review, tool,
-    var,
+    Error, Excludes, PackageInput, Result, apparmor, effects, manifest, merge, pam, presets,
+    review, tool, var,
 };
 use lama_exec::progress::Unit;
 use lama_exec::{Progress, Tools};
@@ -126,6 +126,7 @@ pub fn compose(input: &ComposeInput<'_>) -> Result<Root> {
         preset_file(&mut tree, input.enable)?;
         presets::apply(&mut tree, input.enable)?;
     }
+    apparmor::apply(&mut tree)?;
     effects::library_dirs(&tree, input.arch)?;
     let manifest = manifest::manifest(input.packages, &unpacked, drop);
     manifest::write(&mut tree, input.packages, &unpacked, &manifest)?;
@@ -159,8 +160,10 @@ fn tool_steps(
         if steps.contains(&Step::Hwdb) {
             out.push(tool::hwdb(tree, store, tools));
         }
-        if let Some(Ok(answer)) = modules.map(std::thread::ScopedJoinHandle::join) {
-            out.push(answer);
+        match modules.map(std::thread::ScopedJoinHandle::join) {
+            Some(Ok(answer)) => out.push(answer),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => {}
         }
         drop(task);
         out

@@ -14,6 +14,7 @@
 //! [`tools_tree`] makes the folder that those tools come from, of packages as well.
 
 pub mod accounts;
+pub mod apparmor;
 mod compose;
 mod dropins;
 pub mod effects;
