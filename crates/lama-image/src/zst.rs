@@ -149,10 +149,10 @@ fn frame(data: &[u8], from: &Path, level: i32, cache: Option<&FrameCache>) -> Re
         z.include_checksum(true).at("compress", from)?;
         Ok(z.compress(data).at("compress", from)?)
     };
-    // What is compressed already (an EROFS, an initrd) gains 2 % more from level 11 for ten times
+    // What is compressed already (an EROFS, an initrd) gains 2 % more from level 11 for twelve times
     // the work: the whole build would spend half its time here.
     let mut made = at(level.min(QUICK))?;
-    if level > QUICK && made.len() < data.len() / 10 * 9 {
+    if level > QUICK && made.len() < data.len() / 4 * 3 {
         made = at(level)?;
     }
     if let Some(p) = &place {
