@@ -169,7 +169,8 @@ fn network(a: &mut Args, c: &VmConfig) {
     }
     a.add("-netdev", n);
     // Without its boot ROM, and with the firmware's own network stack switched off: nothing here
-    // starts from the network, and a firmware that tries takes minutes to give up.
+    // starts from the network, and a firmware that tries takes minutes to give up. (AAVMF
+    // still tries HTTP.)
     a.add("-device", "virtio-net-pci,netdev=net0,romfile=");
     if c.firmware != Firmware::Bios {
         for version in ["IPv4", "IPv6"] {
