@@ -48,7 +48,7 @@ pub fn format(data: &Path, out: &Path, options: &Options) -> Result<Verity> {
         path: data.display().to_string(),
         reason,
     };
-    if len == 0 || len % BLOCK as u64 != 0 {
+    if len == 0 || !len.is_multiple_of(BLOCK as u64) {
         return Err(bad(format!(
             "{len} bytes long; a verity-protected image must be a multiple of {BLOCK}"
         )));

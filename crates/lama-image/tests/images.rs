@@ -148,7 +148,13 @@ fn others_accept_every_part_of_the_medium() {
         let said = content(&t, dir, "sfdisk", &["--verify", "disk"]);
         assert!(said.contains("No errors detected"), "{said}");
         // It looks for partitions of the running architecture only.
-        if arch.efi() == if cfg!(target_arch = "x86_64") { "x64" } else { "aa64" } {
+        if arch.efi()
+            == if cfg!(target_arch = "x86_64") {
+                "x64"
+            } else {
+                "aa64"
+            }
+        {
             let policy = "--image-policy=root=verity:esp=unprotected:=unused+absent";
             content(&t, dir, "systemd-dissect", &["--validate", policy, "disk"]);
         }

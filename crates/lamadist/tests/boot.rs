@@ -23,40 +23,91 @@ fn the_medium_boots_verified_and_forgets() {
     let failed = ask(&vm, "systemctl --failed --no-legend --plain");
     assert_eq!((state.as_str(), failed.as_str()), ("running", ""));
 
-    let secure = ask(&vm, "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+    let secure = ask(
+        &vm,
+        "od -An -tu1 -j4 -N1 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c",
+    );
     assert_eq!(secure.trim(), "1", "Secure Boot is off");
-    let status = ask(&vm, "bootctl status 2>/dev/null | grep -i 'secure boot' || true");
+    let status = ask(
+        &vm,
+        "bootctl status 2>/dev/null | grep -i 'secure boot' || true",
+    );
     assert!(status.is_empty() || status.contains("enabled"), "{status}");
 
     let mounts = ask(&vm, "findmnt -n -o SOURCE,FSTYPE,OPTIONS /");
     assert!(mounts.starts_with("/dev/mapper/root erofs ro"), "{mounts}");
     let verity = ask(&vm, "dmsetup table root");
-    assert!(verity.contains(" verity ") && verity.contains(&built.index.root_hash), "{verity}");
+    assert!(
+        verity.contains(" verity ") && verity.contains(&built.index.root_hash),
+        "{verity}"
+    );
     assert!(verity.contains("panic_on_corruption"), "{verity}");
     let status = ask(&vm, "dmsetup status root");
-    assert!(status.ends_with(" V"), "verity reports corruption: {status}");
+    assert!(
+        status.ends_with(" V"),
+        "verity reports corruption: {status}"
+    );
     assert!(ask(&vm, "touch /usr/x 2>&1 || true").contains("Read-only"));
 
-    for unit in ["ssh", "systemd-networkd", "systemd-resolved", "systemd-timesyncd", "dbus", "nftables"] {
-        assert_eq!(ask(&vm, &format!("systemctl is-active {unit}")), "active", "{unit}");
+    for unit in [
+        "ssh",
+        "systemd-networkd",
+        "systemd-resolved",
+        "systemd-timesyncd",
+        "dbus",
+        "nftables",
+    ] {
+        assert_eq!(
+            ask(&vm, &format!("systemctl is-active {unit}")),
+            "active",
+            "{unit}"
+        );
     }
     assert_eq!(ask(&vm, "findmnt -n -o FSTYPE /etc"), "overlay");
-    ask(&vm, "echo kept > /etc/lamadist-test && echo kept > /var/lamadist-test");
+    ask(
+        &vm,
+        "echo kept > /etc/lamadist-test && echo kept > /var/lamadist-test",
+    );
 
     // No way in without a key: passwords are locked, and nothing asks for one on a console.
-    assert_eq!(ask(&vm, "awk -F: '$2 !~ /^[!*]/ {print $1}' /etc/shadow"), "");
-    assert_eq!(ask(&vm, "systemctl list-units --no-legend --plain '*getty@*'"), "");
+    assert_eq!(
+        ask(&vm, "awk -F: '$2 !~ /^[!*]/ {print $1}' /etc/shadow"),
+        ""
+    );
+    assert_eq!(
+        ask(&vm, "systemctl list-units --no-legend --plain '*getty@*'"),
+        ""
+    );
     let sshd = ask(&vm, "sshd -T");
-    for line in ["passwordauthentication no", "kbdinteractiveauthentication no", "permitrootlogin without-password"] {
+    for line in [
+        "passwordauthentication no",
+        "kbdinteractiveauthentication no",
+        "permitrootlogin without-password",
+    ] {
         assert!(sshd.contains(line), "sshd: no {line}");
     }
     let os = ask(&vm, "cat /etc/os-release");
-    assert!(os.contains("ID=lamadist\n") && os.contains("IMAGE_VERSION="), "{os}");
-    assert_eq!(ask(&vm, "stat -c %a:%U:%G /usr/lib/dbus-1.0/dbus-daemon-launch-helper"), "4754:root:messagebus");
+    assert!(
+        os.contains("ID=lamadist\n") && os.contains("IMAGE_VERSION="),
+        "{os}"
+    );
+    assert_eq!(
+        ask(
+            &vm,
+            "stat -c %a:%U:%G /usr/lib/dbus-1.0/dbus-daemon-launch-helper"
+        ),
+        "4754:root:messagebus"
+    );
 
     vm.reset().unwrap();
     vm.wait_ssh(None).unwrap();
-    assert_eq!(ask(&vm, "ls /etc/lamadist-test /var/lamadist-test 2>/dev/null || true"), "");
+    assert_eq!(
+        ask(
+            &vm,
+            "ls /etc/lamadist-test /var/lamadist-test 2>/dev/null || true"
+        ),
+        ""
+    );
 }
 
 /// Where a partition's content begins on the disk, in bytes, and its length.
@@ -72,17 +123,26 @@ fn partition(built: &common::Built, name: &str) -> (u64, u64) {
         .unwrap();
     let all = table["partitiontable"]["partitions"].as_array().unwrap();
     let p = all.iter().find(|p| p["name"] == name).unwrap();
-    (p["start"].as_u64().unwrap() * 512, p["size"].as_u64().unwrap() * 512)
+    (
+        p["start"].as_u64().unwrap() * 512,
+        p["size"].as_u64().unwrap() * 512,
+    )
 }
 
 /// Where the bytes of `file` lie on the disk.
 fn find(disk: &std::path::Path, file: &std::path::Path) -> u64 {
     let (disk, file) = (std::fs::read(disk).unwrap(), std::fs::read(file).unwrap());
     let head = &file[..4096.min(file.len())];
-    let at = disk.chunks(512).position(|c| head.starts_with(c) && c.len() == 512).map(|s| s * 512);
+    let at = disk
+        .chunks(512)
+        .position(|c| head.starts_with(c) && c.len() == 512)
+        .map(|s| s * 512);
     let at = at.filter(|a| disk[*a..].starts_with(head));
     at.unwrap_or_else(|| {
-        (0..disk.len()).step_by(512).find(|a| disk[*a..].starts_with(head)).expect("not on the disk")
+        (0..disk.len())
+            .step_by(512)
+            .find(|a| disk[*a..].starts_with(head))
+            .expect("not on the disk")
     }) as u64
 }
 
@@ -94,9 +154,10 @@ fn refused(name: &str, offset: u64, reasons: &[&str]) {
     let mut vm = bench.boot(name, &disk);
     let time = vm.accel().scale(Duration::from_secs(60));
     let line = vm
-        .wait_console(time, |text| {
-            assert!(!text.contains("Welcome to LamaDist") || !reasons.is_empty());
-            text.lines().find(|l| reasons.iter().any(|r| l.contains(r))).map(str::to_owned)
+        .wait_console("the reason of the refusal", time, |text: &str| {
+            text.lines()
+                .find(|l| reasons.iter().any(|r| l.contains(r)))
+                .map(str::to_owned)
         })
         .unwrap();
     println!("{name}: {line}");
@@ -108,7 +169,11 @@ fn a_flipped_byte_in_the_root_is_a_panic() {
     let built = base();
     let (start, _) = partition(built, "lamadist-live");
     // The superblock of EROFS is 1024 bytes in: whatever is mounted reads it.
-    refused("root", start + 1024 + 40, &["device-mapper: verity", "dm-verity device corrupted"]);
+    refused(
+        "root",
+        start + 1024 + 40,
+        &["is corrupted", "dm-verity device corrupted"],
+    );
 }
 
 #[test]
@@ -135,5 +200,9 @@ fn a_flipped_byte_in_the_addon_is_refused_by_the_stub() {
         .or_else(|| data.windows(wide.len()).position(|w| w == wide))
         .unwrap() as u64;
     let at = find(&built.file(Kind::Disk), &addon) + inside;
-    refused("addon", at, &["Security Violation", "Access Denied", "Could not load"]);
+    refused(
+        "addon",
+        at,
+        &["Security Violation", "Access Denied", "Could not load"],
+    );
 }

@@ -92,7 +92,7 @@ fn checksum(short: &[u8; 11]) -> u8 {
 /// Long-name entries, the last part of the name first.
 fn long_entries(name: &str, sum: u8, table: &mut Vec<u8>) {
     let mut units: Vec<u16> = name.encode_utf16().collect();
-    if units.len() % 13 != 0 {
+    if !units.len().is_multiple_of(13) {
         units.push(0);
         units.resize(units.len().next_multiple_of(13), 0xffff);
     }

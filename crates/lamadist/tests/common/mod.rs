@@ -6,7 +6,8 @@ use lama_exec::Tools;
 use lama_image::index::Index;
 use lama_keys::{KeySet, Role};
 use lama_vm::{
-    Arch, Disk, Firmware, Lifetime, Registry, SecureBoot, Smm, VariableStore, Variables, Vm, VmConfig,
+    Arch, Disk, Firmware, Lifetime, Registry, SecureBoot, Smm, VariableStore, Variables, Vm,
+    VmConfig,
 };
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,7 +15,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The checkout.
 pub fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// A folder of this test run, kept between runs so that a second one is quick.
@@ -96,7 +100,14 @@ impl Bench {
     /// With our keys enrolled and Secure Boot on.
     pub fn new(built: &Built) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let certificates = |role| built.keys.certificates(role).into_iter().map(|c| c.path).collect();
+        let certificates = |role| {
+            built
+                .keys
+                .certificates(role)
+                .into_iter()
+                .map(|c| c.path)
+                .collect()
+        };
         let store = VariableStore {
             arch: Arch::X86_64,
             owner: built.keys.owner_guid(),
@@ -105,16 +116,24 @@ impl Bench {
             db: certificates(Role::Db),
             secure_boot: SecureBoot::On,
         };
-        let variables = store.make(&built.tools, &scratch().join("firmware")).unwrap();
+        let variables = store
+            .make(&built.tools, &scratch().join("firmware"))
+            .unwrap();
         let registry = Registry::new(dir.path(), built.tools.clone());
-        Self { dir, registry, variables }
+        Self {
+            dir,
+            registry,
+            variables,
+        }
     }
 
     /// Boots a disk.
     pub fn boot(&self, name: &str, disk: &Path) -> Vm {
         let mut config = VmConfig::new(name).disk(Disk::image(disk));
-        config.firmware =
-            Firmware::Uefi { variables: Variables::Copy(self.variables.clone()), smm: Smm::Off };
+        config.firmware = Firmware::Uefi {
+            variables: Variables::Copy(self.variables.clone()),
+            smm: Smm::On,
+        };
         self.registry.boot(&config, Lifetime::Vm).unwrap()
     }
 
@@ -124,7 +143,11 @@ impl Bench {
         use std::io::{Read, Seek, SeekFrom, Write};
         let copy = self.dir.path().join("flipped.raw");
         std::fs::copy(disk, &copy).unwrap();
-        let mut f = std::fs::File::options().read(true).write(true).open(&copy).unwrap();
+        let mut f = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&copy)
+            .unwrap();
         let mut b = [0];
         f.seek(SeekFrom::Start(offset)).unwrap();
         f.read_exact(&mut b).unwrap();
