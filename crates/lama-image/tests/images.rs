@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! EROFS, verity, FAT and GPT, judged by the tools of others, for both architectures.
+#![allow(clippy::unwrap_used, clippy::panic)]
 mod common;
 
 use common::{content, tools, tree};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The initrd's assembly, without a whole system to make it of.
+#![allow(clippy::unwrap_used, clippy::panic)]
 use lama_exec::Tools;
 use lama_image::{Arch, Error, initrd};
 use lama_tree::{Node, Tree};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Signed PE files, judged by sbverify.
+#![allow(clippy::unwrap_used, clippy::panic)]
 mod common;
 
 use common::{content, tools};

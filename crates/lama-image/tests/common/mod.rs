@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the tests share.
+#![allow(clippy::unwrap_used, clippy::panic)]
 use lama_exec::Tools;
 use lama_tree::{Node, Tree};
 use std::path::{Path, PathBuf};
