@@ -179,12 +179,12 @@ impl Tree {
                 });
             }
             // A package may ship /lib as a directory where the system has a link (merged /usr).
-            if node.is_dir() && matches!(old.kind, Kind::Symlink(_)) {
-                if let Ok(target) = self.resolve(&place)
-                    && self.nodes.get(&target).is_some_and(Node::is_dir)
-                {
-                    return Ok(target);
-                }
+            if node.is_dir()
+                && matches!(old.kind, Kind::Symlink(_))
+                && let Ok(target) = self.resolve(&place)
+                && self.nodes.get(&target).is_some_and(Node::is_dir)
+            {
+                return Ok(target);
             }
         }
         self.make_parents(&place)?;

@@ -203,6 +203,10 @@ fn a_flipped_byte_in_the_addon_is_refused_by_the_stub() {
     refused(
         "addon",
         at,
-        &["Security Violation", "Access Denied", "Could not load"],
+        &[
+            "Security Violation",
+            "Access Denied",
+            "ignoring: Access denied",
+        ],
     );
 }
