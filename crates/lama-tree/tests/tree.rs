@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The tree's rules, and round trips through its formats.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use lama_tree::{
     Blob, Kind, Node, Tree, TreePath, read_dir, read_tar, write_cpio, write_dir, write_tar,

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The build under test and machines that boot it.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 
 use lama_exec::Tools;
 use lama_image::index::Index;
