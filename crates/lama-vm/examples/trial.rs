@@ -26,14 +26,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     say("variable store");
     let registry = Registry::new(state, tools);
     let mut c = VmConfig::new("trial").disk(Disk::image(image));
-    let smm = if rest.first().is_some_and(|s| s == "off") {
-        Smm::Off
-    } else {
-        Smm::On
-    };
     c.firmware = Firmware::Uefi {
         variables: Variables::Copy(vars),
-        smm,
+        smm: Smm::On,
     };
     c.extra_args = rest.iter().skip(1).cloned().collect();
     c = c.credential("lv.test", "hello");

@@ -201,8 +201,9 @@ pub enum Network {
 pub enum Smm {
     /// As on real hardware: only code in System Management Mode writes the variable store.
     On,
-    /// Signatures are checked just the same, but a hostile guest kernel could write the store. Much
-    /// less work under emulation.
+    /// A firmware without SMM. Debian's build of it has no Secure Boot either: whatever is enrolled,
+    /// it starts any program (tried with one byte of a signed UKI changed). So it goes with a blank
+    /// variable store only.
     Off,
 }
 
@@ -372,6 +373,21 @@ impl VmConfig {
             return bad(
                 "systemd-stub ignores extra kernel arguments under Secure Boot".into(),
                 "put them into a signed addon, or start with a blank variable store",
+            );
+        }
+        if self.arch == Arch::X86_64
+            && matches!(
+                self.firmware,
+                Firmware::Uefi {
+                    variables: Variables::Copy(_),
+                    smm: Smm::Off
+                }
+            )
+        {
+            return bad(
+                "the firmware without SMM has no Secure Boot, so enrolled keys would not count"
+                    .into(),
+                "use `Smm::On`, or start with a blank variable store",
             );
         }
         if let Some(t) = &self.kernel_cmdline_extra

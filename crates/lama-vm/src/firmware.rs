@@ -101,7 +101,7 @@ impl VariableStore {
 pub(crate) fn code(arch: Arch, smm: Smm) -> PathBuf {
     PathBuf::from(match (arch, smm) {
         (Arch::X86_64, Smm::On) => "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
-        // Debian builds this one with Secure Boot too, but without SMM.
+        // Without SMM and without Secure Boot; `VmConfig::check` keeps enrolled keys away from it.
         (Arch::X86_64, Smm::Off) => "/usr/share/OVMF/OVMF_CODE_4M.fd",
         (Arch::Arm64, _) => "/usr/share/AAVMF/AAVMF_CODE.secboot.fd",
     })

@@ -154,3 +154,17 @@ fn impossible_machines() {
     }
     base().check().unwrap();
 }
+
+#[test]
+fn enrolled_keys_and_a_firmware_that_ignores_them_are_refused() {
+    let with = |variables, smm| {
+        let mut c = VmConfig::new("x");
+        c.firmware = Firmware::Uefi { variables, smm };
+        c.check()
+    };
+    let keys = || Variables::Copy("/vars.fd".into());
+    let e = with(keys(), Smm::Off).unwrap_err().to_string();
+    assert!(e.contains("no Secure Boot"), "{e}");
+    assert!(with(keys(), Smm::On).is_ok());
+    assert!(with(Variables::Blank, Smm::Off).is_ok());
+}
