@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Boots an image under Secure Boot and runs a command in it over SSH:
-//! `trial TOOLS-TREE STATE-DIR IMAGE CERTIFICATE [SMM:on|off] [EXTRA QEMU ARGUMENTS…]`
+//! `trial TOOLS-TREE STATE-DIR IMAGE CERTIFICATE [EXTRA QEMU ARGUMENTS…]`
 
 use lama_exec::Tools;
 use lama_vm::*;
@@ -9,7 +9,7 @@ use std::time::Instant;
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let a: Vec<String> = std::env::args().skip(1).collect();
     let [tools, state, image, cert, rest @ ..] = a.as_slice() else {
-        return Err("usage: trial TOOLS-TREE STATE-DIR IMAGE CERTIFICATE [on|off] [ARGS…]".into());
+        return Err("usage: trial TOOLS-TREE STATE-DIR IMAGE CERTIFICATE [ARGS…]".into());
     };
     let tools = Tools::tree(tools);
     let start = Instant::now();
@@ -30,7 +30,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         variables: Variables::Copy(vars),
         smm: Smm::On,
     };
-    c.extra_args = rest.iter().skip(1).cloned().collect();
+    c.extra_args = rest.to_vec();
     c = c.credential("lv.test", "hello");
     let mut vm = registry.boot(&c, Lifetime::Vm)?;
     say("QEMU runs");
