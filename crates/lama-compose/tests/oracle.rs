@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The pure steps against the tools whose work they do: systemd-sysusers, `systemctl preset-all`,
-//! pam-auth-update. They come from the tools tree that `LAMADIST_TOOLS` names.
+//! pam-auth-update. They come from the tools tree.
 #![allow(clippy::unwrap_used)]
 
 use lama_compose::accounts::Accounts;
@@ -12,18 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn tools(need: &[&str]) -> Option<(PathBuf, Tools)> {
-    let Some(root) = std::env::var_os("LAMADIST_TOOLS").map(PathBuf::from) else {
-        println!("SKIP: LAMADIST_TOOLS names no tools tree");
-        return None;
-    };
-    for n in need {
-        if !root.join(n).exists() {
-            println!("SKIP: the tools tree has no {n}");
-            return None;
-        }
-    }
-    let t = Tools::tree(&root);
-    Some((root, t))
+    let t = lama_testkit::tools_with(need)?;
+    Some((t.root()?.to_owned(), t.clone()))
 }
 
 /// A tree of some folders of the tools tree.

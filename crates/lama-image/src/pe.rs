@@ -7,6 +7,7 @@
 //! and file.
 
 use crate::{Error, Result};
+use lama_keys::der::tlv;
 use lama_keys::{CertificateInfo, Signer};
 use sha2::{Digest as _, Sha256};
 
@@ -235,22 +236,6 @@ fn authenticode(
         ],
     );
     Ok(tlv(0x30, &[&oid(SIGNED_DATA), &tlv(0xa0, &[&signed])]))
-}
-
-/// DER: tag, length, content.
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let len: usize = parts.iter().map(|p| p.len()).sum();
-    let mut out = vec![tag];
-    if len < 0x80 {
-        out.push(len as u8);
-    } else {
-        let bytes = len.to_be_bytes();
-        let skip = bytes.iter().take_while(|b| **b == 0).count();
-        out.push(0x80 | (bytes.len() - skip) as u8);
-        out.extend(bytes.iter().skip(skip));
-    }
-    parts.iter().for_each(|p| out.extend_from_slice(p));
-    out
 }
 
 #[cfg(test)]

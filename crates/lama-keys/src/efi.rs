@@ -5,6 +5,7 @@
 //! variables). Integers are little endian, GUIDs in their mixed-endian form.
 
 use crate::cert::CertificateInfo;
+use crate::der::tlv;
 use crate::error::Result;
 use crate::role::Role;
 use crate::signer::Signer;
@@ -224,22 +225,6 @@ fn signed_data(certificate: &CertificateInfo, signature: &[u8]) -> Vec<u8> {
     )
 }
 
-/// DER: tag, length, content.
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let len: usize = parts.iter().map(|p| p.len()).sum();
-    let mut out = vec![tag];
-    if len < 0x80 {
-        out.push(len as u8);
-    } else {
-        let bytes = len.to_be_bytes();
-        let skip = bytes.iter().take_while(|b| **b == 0).count();
-        out.push(0x80 | (bytes.len() - skip) as u8);
-        out.extend(bytes.iter().skip(skip));
-    }
-    parts.iter().for_each(|p| out.extend_from_slice(p));
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,13 +237,6 @@ mod tests {
             efi_time(t),
             [0xea, 0x07, 11, 24, 13, 5, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0]
         );
-    }
-
-    #[test]
-    fn der_lengths() {
-        assert_eq!(tlv(4, &[&[1, 2]]), [4, 2, 1, 2]);
-        assert_eq!(tlv(4, &[&[0; 0x80]])[..3], [4, 0x81, 0x80]);
-        assert_eq!(tlv(4, &[&[0; 0x1234]])[..4], [4, 0x82, 0x12, 0x34]);
     }
 
     #[test]

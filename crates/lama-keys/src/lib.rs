@@ -22,6 +22,7 @@
 mod args;
 mod cert;
 mod create;
+pub mod der;
 pub mod efi;
 mod enroll;
 mod error;

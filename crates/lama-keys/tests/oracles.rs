@@ -399,6 +399,9 @@ fn gnupg_takes_the_openpgp_key() {
     gpg("--verify message.asc message").unwrap_err();
 }
 
+const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const ENGINE: &str = "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so";
+
 /// A token of SoftHSM with the keys of a development set, and a release set that uses them.
 struct Token {
     _dir: tempfile::TempDir,
@@ -407,9 +410,7 @@ struct Token {
 }
 
 fn token(t: &lama_exec::Tools) -> Option<Token> {
-    let module = "/usr/lib/softhsm/libsofthsm2.so";
-    let engine = "/usr/lib/x86_64-linux-gnu/engines-3/pkcs11.so";
-    tools(&["softhsm2-util", module, engine])?;
+    let module = SOFTHSM;
     let (source_dir, source) = development();
     let d = source_dir.path();
     fs::create_dir_all(d.join("tokens")).unwrap();
@@ -478,7 +479,9 @@ fn token(t: &lama_exec::Tools) -> Option<Token> {
 
 #[test]
 fn keys_in_a_token_sign_the_same() {
-    let Some(t) = tools(&["openssl"]) else { return };
+    let Some(t) = tools(&["openssl", "softhsm2-util", SOFTHSM, ENGINE]) else {
+        return;
+    };
     let Some(Token { set, _dir, conf }) = token(&t) else {
         return;
     };
@@ -553,6 +556,9 @@ fn ukify_signs_with_keys_in_a_token() {
         "openssl",
         "systemd-measure",
         stub,
+        "softhsm2-util",
+        SOFTHSM,
+        ENGINE,
     ]) else {
         return;
     };

@@ -15,15 +15,49 @@ pub fn tools() -> Result<&'static Tools, &'static str> {
     TOOLS.get_or_init(find).as_ref().map_err(String::as_str)
 }
 
-/// The tools tree; without one the reason is printed, and the test has to return.
-pub fn tools_or_skip(test: &str) -> Option<&'static Tools> {
-    match tools() {
-        Ok(t) => Some(t),
-        Err(why) => {
-            eprintln!("SKIP: {test}: {why}");
-            None
-        }
+/// The tools tree, if it has all of `needed`: names of programs, or paths below the tree's root or
+/// its `usr/share`. Otherwise the reason is printed, and the test has to return.
+pub fn tools_with(needed: &[&str]) -> Option<&'static Tools> {
+    let why = match tools() {
+        Ok(t) => match needed.iter().find(|n| !has(t, n)) {
+            None => return Some(t),
+            Some(n) => format!("the tools tree has no {n}"),
+        },
+        Err(why) => why.to_owned(),
+    };
+    eprintln!("SKIP: {why}");
+    None
+}
+
+/// [`tools_with`], or the machine's own programs where the tree lacks one that the machine has.
+pub fn tools_or_host(needed: &[&str]) -> Option<Tools> {
+    if let Ok(t) = tools()
+        && needed.iter().all(|n| has(t, n))
+    {
+        return Some(t.clone());
     }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_host = |n: &str| {
+        std::path::Path::new(n).is_absolute() && PathBuf::from(n).exists()
+            || std::env::split_paths(&path).any(|d| d.join(n).is_file())
+    };
+    if needed.iter().all(|n| on_host(n)) {
+        return Some(Tools::host());
+    }
+    tools_with(needed).cloned()
+}
+
+fn has(tools: &Tools, needed: &str) -> bool {
+    let Some(root) = tools.root() else {
+        return false;
+    };
+    let below = |dir: &str| {
+        let at = root.join(dir).join(needed.trim_start_matches('/'));
+        lama_exec::fs::symlink_metadata(at).is_ok()
+    };
+    ["", "usr/bin", "usr/sbin", "usr/lib/systemd", "usr/share"]
+        .into_iter()
+        .any(below)
 }
 
 fn find() -> Result<Tools, String> {

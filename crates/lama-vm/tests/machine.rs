@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Machines that really run. They need the programs of a tools tree (`LAMADIST_TOOLS` names its
-//! root) or of this machine; without QEMU each test says so and is skipped.
+//! Machines that really run. Their programs come from the tools tree or from this machine; without
+//! QEMU each test says so and is skipped.
 
 #![allow(clippy::unwrap_used)] // helpers of tests, too
 
@@ -11,22 +11,7 @@ use std::time::{Duration, Instant};
 
 /// The tools, unless one of `programs` is missing.
 fn tools(programs: &[&str]) -> Option<Tools> {
-    let root = std::env::var_os("LAMADIST_TOOLS");
-    let tools = root.as_ref().map_or_else(Tools::host, Tools::tree);
-    let usr = root.map_or_else(|| "/usr".into(), |r| Path::new(&r).join("usr"));
-    for p in programs {
-        if !["bin", "sbin", "share"]
-            .iter()
-            .any(|d| usr.join(d).join(p).exists())
-        {
-            eprintln!(
-                "SKIP: {} has no {p} (LAMADIST_TOOLS names a tools tree)",
-                usr.display()
-            );
-            return None;
-        }
-    }
-    Some(tools)
+    lama_testkit::tools_or_host(programs)
 }
 
 const QEMU: &[&str] = &["qemu-system-x86_64", "qemu-img", "ssh-keygen"];

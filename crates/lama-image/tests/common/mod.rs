@@ -3,26 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use lama_exec::Tools;
 use lama_tree::{Node, Tree};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The tools tree of `LAMADIST_TOOLS` (an absolute path), if it has all these programs; otherwise
-/// says why the test is skipped.
+/// The tools tree, if it has all these programs; otherwise says why the test is skipped.
 pub fn tools(programs: &[&str]) -> Option<Tools> {
-    let Some(root) = std::env::var_os("LAMADIST_TOOLS").map(PathBuf::from) else {
-        eprintln!("SKIP: LAMADIST_TOOLS names no tools tree");
-        return None;
-    };
-    for p in programs {
-        let has = |d: &str| lama_exec::fs::symlink_metadata(root.join(d).join(p)).is_ok();
-        if !["usr/bin", "usr/sbin", "usr/lib/systemd"]
-            .iter()
-            .any(|d| has(d))
-        {
-            eprintln!("SKIP: the tools tree {} has no {p}", root.display());
-            return None;
-        }
-    }
-    Some(Tools::tree(root))
+    lama_testkit::tools_with(programs).cloned()
 }
 
 /// A small tree with one of everything, and enough data for two levels of hashes.

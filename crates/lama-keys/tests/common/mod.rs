@@ -50,30 +50,10 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Programs of others, as oracles: those of the tools tree that `LAMADIST_TEST_TOOLS` names, or the
-/// machine's own. `None`, with the reason told, where one is missing.
+/// Programs of others, as oracles: those of the tools tree, or the machine's own. `None`, with the
+/// reason told, where one is missing.
 pub fn tools(programs: &[&str]) -> Option<Tools> {
-    let tree = std::env::var_os("LAMADIST_TEST_TOOLS").map(PathBuf::from);
-    let dirs: Vec<PathBuf> = match &tree {
-        Some(t) => ["usr/bin", "usr/sbin", "usr/lib/systemd"]
-            .iter()
-            .map(|d| t.join(d))
-            .collect(),
-        None => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect(),
-    };
-    for p in programs {
-        let absolute = Path::new(p).is_absolute();
-        let found = match (&tree, absolute) {
-            (Some(t), true) => t.join(p.trim_start_matches('/')).exists(),
-            (None, true) => Path::new(p).exists(),
-            _ => dirs.iter().any(|d| d.join(p).is_file()),
-        };
-        if !found {
-            println!("SKIP: {p} is not installed (LAMADIST_TEST_TOOLS can name a tools tree)");
-            return None;
-        }
-    }
-    Some(tree.map_or_else(Tools::host, Tools::tree))
+    lama_testkit::tools_or_host(programs)
 }
 
 /// Runs `program args…` (split at spaces) in directory `dir`, which it may write to, and returns
