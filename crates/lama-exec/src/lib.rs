@@ -9,6 +9,7 @@
 //! - [`interrupt`]: what an interrupted process leaves behind: nothing.
 //! - [`progress`]: the [`Progress`] trait that long-running stages report to.
 
+mod error;
 pub mod fs;
 pub mod interrupt;
 pub mod progress;
