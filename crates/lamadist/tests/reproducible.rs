@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Two builds of the same lock and keys are the same to the byte, wherever and however they run.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+
+use lama_image::index::Index;
+use std::path::Path;
+use std::process::Command;
+
+/// Copies a folder with its links; modes follow the umask, as in a checkout of somebody else's.
+fn checkout(from: &Path, to: &Path) {
+    let status = Command::new("cp")
+        .args(["-R", "--no-preserve=mode"])
+        .arg(from)
+        .arg(to)
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn folder_umask_zone_and_locale_leave_no_trace() {
+    let first = &common::base().index;
+    let dir = tempfile::tempdir().unwrap();
+    let distro = dir.path().join("elsewhere/distro");
+    std::fs::create_dir_all(distro.parent().unwrap()).unwrap();
+    checkout(&common::project().join("distro"), &distro);
+    let deploy = dir.path().join("deploy");
+    let out = Command::new("sh")
+        .args(["-c", "umask 077; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_lamadist"))
+        .args(["--quiet", "build", "--locked"])
+        .env("LAMADIST_DISTRO", &distro)
+        .env("LAMADIST_DEPLOY", &deploy)
+        .env("LAMADIST_KEYS", common::scratch().join("keys"))
+        .env("TZ", "Asia/Tokyo")
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let second = Index::read(&deploy.join("x86_64/base")).unwrap();
+    assert_eq!(first.artifacts.len(), 10);
+    assert_eq!(first, &second);
+}
