@@ -121,7 +121,6 @@ fn main() -> std::result::Result<(), Any> {
     );
     let addon = stage("addon", || {
         uki::addon(
-            &tools,
             &tree,
             &out.join("live.addon.efi"),
             &uki::Addon {
@@ -131,7 +130,6 @@ fn main() -> std::result::Result<(), Any> {
                 generation: 1,
                 version: "0.1.0",
             },
-            out,
             Some(&signing),
         )
     })?;
@@ -186,17 +184,19 @@ fn main() -> std::result::Result<(), Any> {
             },
         )
     })?;
-    let cache = FrameCache::new(out.join("frames"));
+    let how = Compression {
+        level: 11,
+        starts: placed.iter().map(|p| p.offset).collect(),
+        cache: Some(FrameCache::new(out.join("frames"))),
+    };
     let zst = out.join("disk.img.zst");
-    let (d, z) = stage("disk.zst", || compress_zst(&disk, &zst, 11, Some(&cache)))?;
+    let (d, z) = stage("disk.zst", || how.compress(&disk, &zst))?;
     println!(
         "disk {} MiB {}, zst {} MiB",
         d.size >> 20,
         &d.sha256[..12],
         z.size >> 20
     );
-    stage("again, cached", || {
-        compress_zst(&disk, &zst, 11, Some(&cache))
-    })?;
+    stage("again, cached", || how.compress(&disk, &zst))?;
     Ok(())
 }

@@ -36,4 +36,4 @@ pub use arch::{Arch, PartitionType};
 pub use artifact::{Artifact, hash_file};
 pub use error::{Error, Result};
 pub use id::IdSpace;
-pub use zst::{FrameCache, compress as compress_zst};
+pub use zst::{Compression, FrameCache};

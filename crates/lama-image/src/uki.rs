@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Unified kernel images and their addons.
 //!
-//! `ukify` (systemd 257) puts the parts together and signs the PCR 11 policy; the Secure Boot
-//! signatures are made by [`crate::pe`]. The kernel inside is signed, too, before it is measured.
+//! The parts are put together and signed for Secure Boot by [`crate::pe`], as `ukify` (systemd 257)
+//! would; `systemd-measure` signs the PCR 11 policy. The kernel inside is signed, too, before it is
+//! measured.
 //!
 //! Addons (systemd-stub(7)) are small signed PE files beside a UKI that add to its command line:
 //! which slot it is booted from, or that it runs from a medium.
@@ -18,24 +19,72 @@ use std::path::Path;
 pub struct Signing<'a> {
     certificate: CertificateInfo,
     signer: Box<dyn Signer + 'a>,
-    /// ukify's options for the PCR policy.
-    pcr: ToolArgs,
+    /// systemd-measure's options for the PCR policy, by key.
+    pcr: Vec<ToolArgs>,
+    /// The public key of the policy, PEM.
+    pcr_public: Vec<u8>,
 }
 
 impl<'a> Signing<'a> {
     /// The `db` and `pcr` keys of a key set.
     pub fn new(keys: &'a KeySet, tools: &'a Tools) -> Result<Self> {
-        let mut pcr = keys.ukify_args()?;
-        // The Secure Boot signature is not ukify's here: its tools sign the time along.
-        pcr.args.retain(|a| {
-            let a = a.to_string_lossy();
-            !a.starts_with("--secureboot-") && !a.starts_with("--signtool=")
-        });
         Ok(Self {
             certificate: CertificateInfo::read(&keys.db_cert_path())?,
             signer: keys.signer(Role::Db, Some(tools))?,
-            pcr,
+            pcr: keys.measure_args()?,
+            pcr_public: fs::read(keys.pcr_public_path())?,
         })
+    }
+
+    /// The PCR 11 policy of these sections, signed with each key: systemd-measure(1)'s JSON.
+    fn policy(
+        &self,
+        tools: &Tools,
+        sections: &[(&str, &[u8])],
+        options: &Options<'_>,
+    ) -> Result<Vec<u8>> {
+        let scratch = options.scratch;
+        let dir = tempfile::tempdir_in(scratch).at("create a directory in", scratch)?;
+        let dir = dir.path();
+        let mut parts = Vec::new();
+        for (name, data) in sections {
+            let name = name.trim_start_matches('.');
+            // The initrd is a file already.
+            let path = if name == "initrd" {
+                options.initrd.to_owned()
+            } else {
+                let path = dir.join(name);
+                fs::write(&path, data)?;
+                path
+            };
+            let mut option = std::ffi::OsString::from(format!("--{name}="));
+            option.push(path);
+            parts.push(option);
+        }
+        // By bank, what the keys have signed.
+        let mut all = serde_json::Map::<String, serde_json::Value>::new();
+        for key in &self.pcr {
+            let cmd = tools
+                .command("/usr/lib/systemd/systemd-measure")
+                .args(["sign", "--bank=sha256"])
+                .args(&parts)
+                .bind_ro(dir)
+                .bind_ro(options.initrd);
+            let signed: serde_json::Map<String, serde_json::Value> = key.apply(cmd).json()?;
+            for (bank, policies) in signed {
+                let serde_json::Value::Array(mut policies) = policies else {
+                    continue;
+                };
+                let to = all
+                    .entry(bank)
+                    .or_insert_with(|| serde_json::Value::Array(Vec::new()));
+                if let Some(to) = to.as_array_mut() {
+                    policies.retain(|p| !to.contains(p));
+                    to.append(&mut policies);
+                }
+            }
+        }
+        Ok(serde_json::to_vec(&all).unwrap_or_default())
     }
 
     fn sign(&self, pe: Vec<u8>, name: &str) -> Result<Vec<u8>> {
@@ -97,55 +146,71 @@ pub fn make(
     if let Some(s) = signing {
         linux = s.sign(linux, &format!("the kernel {release}"))?;
     }
-    let dir = tempfile::tempdir_in(options.scratch).at("create a directory in", options.scratch)?;
-    let dir = dir.path();
-    let mut args = Vec::new();
-    let mut option = |flag: &str, path: &Path| {
-        let mut a = std::ffi::OsString::from(flag);
-        a.push(path);
-        args.push(a);
-    };
-    let mut part = |flag: &str, name: &str, data: &[u8]| -> Result<()> {
-        let p = dir.join(name);
-        fs::write(&p, data)?;
-        option(flag, &p);
-        Ok(())
-    };
-    part("--stub=", "stub", stub)?;
-    part("--linux=", "linux", &linux)?;
-    part("--cmdline=@", "cmdline", options.cmdline.as_bytes())?;
+    let initrd = fs::read(options.initrd)?;
     let os_release = root
         .read("usr/lib/os-release")
         .or_else(|_| root.read("etc/os-release"))?;
-    part("--os-release=@", "os-release", os_release)?;
-    if let Some(m) = options.microcode {
-        part("--microcode=", "microcode", m)?;
-    }
-    option("--initrd=", options.initrd);
-    let made = dir.join("uki.efi");
-    option("--output=", &made);
-    let mut cmd = tools
-        .command("ukify")
-        .args(["build", "--efi-arch", efi])
-        .arg(format!("--uname={release}"))
-        .args(args)
-        .bind(dir)
-        .bind_ro(options.initrd);
+    let stub_name = "the stub of systemd-boot-efi";
+    let sbat = sbat([
+        pe::section(stub, ".sbat", stub_name)?,
+        pe::section(&linux, ".sbat", &format!("the kernel {release}"))?,
+        Some(UKI_SBAT.as_bytes()),
+    ]);
+    let mut sections: Vec<(&str, &[u8])> = vec![
+        (".osrel", os_release),
+        (".cmdline", options.cmdline.as_bytes()),
+        (".uname", release.as_bytes()),
+    ];
     if let Some(s) = signing {
-        cmd = s.pcr.apply(cmd.arg("--pcr-banks=sha256"));
+        sections.push((".pcrpkey", &s.pcr_public));
     }
-    cmd.run()?;
-    finish(&made, out, signing)
+    sections.push((".linux", &linux));
+    sections.push((".initrd", &initrd));
+    if let Some(m) = options.microcode {
+        sections.push((".ucode", m));
+    }
+    sections.push((".sbat", &sbat));
+    let policy = match signing {
+        Some(s) => s.policy(tools, &sections, options)?,
+        None => Vec::new(),
+    };
+    if !policy.is_empty() {
+        sections.push((".pcrsig", &policy));
+    }
+    let made = pe::add_sections(stub, &sections, stub_name)?;
+    finish(made, out, signing)
 }
 
-/// Signs what ukify has made and gives it its final name.
-fn finish(made: &Path, out: &Path, signing: Option<&Signing<'_>>) -> Result<Artifact> {
-    let mut data = fs::read(made)?;
+/// Signs what has been put together and gives it its final name.
+fn finish(mut data: Vec<u8>, out: &Path, signing: Option<&Signing<'_>>) -> Result<Artifact> {
     if let Some(s) = signing {
         data = s.sign(data, &out.display().to_string())?;
     }
     fs::write_atomic(out, &data)?;
     Ok(Artifact::of(out, &data))
+}
+
+/// What every SBAT section begins with (shim's SBAT.md): CSV, the record of SBAT itself.
+const SBAT: &str = "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n";
+/// The record of a UKI, as ukify writes it.
+const UKI_SBAT: &str =
+    "sbat\nuki,1,UKI,uki,1,https://uapi-group.org/specifications/specs/unified_kernel_image/\n";
+
+/// One SBAT section of several: by each of them, what it is made of can be revoked.
+fn sbat<const N: usize>(parts: [Option<&[u8]>; N]) -> Vec<u8> {
+    let mut out = SBAT.as_bytes().to_vec();
+    for part in parts.into_iter().flatten() {
+        let text = part.split(|b| *b == 0).next().unwrap_or_default();
+        // The first line is SBAT's own.
+        for line in text.split(|b| *b == b'\n').skip(1) {
+            if !line.is_empty() {
+                out.extend_from_slice(line);
+                out.push(b'\n');
+            }
+        }
+    }
+    out.push(0);
+    out
 }
 
 /// What an addon is made of.
@@ -164,11 +229,10 @@ pub struct Addon<'a> {
 }
 
 impl Addon<'_> {
-    /// The SBAT metadata (shim's SBAT.md): CSV, the record of SBAT itself and that of the addon.
+    /// The addon's record.
     fn sbat(&self) -> String {
         format!(
-            "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n\
-             {name},{generation},LamaDist,{name},{version},https://github.com/lamadist/lamadist\n",
+            "sbat\n{name},{generation},LamaDist,{name},{version},https://github.com/lamadist/lamadist\n",
             name = self.name,
             generation = self.generation,
             version = self.version,
@@ -178,11 +242,9 @@ impl Addon<'_> {
 
 /// Makes a signed addon to `out`.
 pub fn addon(
-    tools: &Tools,
     root: &Tree,
     out: &Path,
     addon: &Addon<'_>,
-    scratch: &Path,
     signing: Option<&Signing<'_>>,
 ) -> Result<Artifact> {
     if addon.name.contains([',', '\n']) || addon.version.contains([',', '\n']) {
@@ -197,26 +259,8 @@ pub fn addon(
         &format!("usr/lib/systemd/boot/efi/addon{efi}.efi.stub"),
         "systemd-boot-efi",
     )?;
-    let dir = tempfile::tempdir_in(scratch).at("create a directory in", scratch)?;
-    let dir = dir.path();
-    for (name, data) in [
-        ("stub", stub),
-        ("cmdline", addon.cmdline.as_bytes()),
-        ("sbat", addon.sbat().as_bytes()),
-    ] {
-        fs::write(dir.join(name), data)?;
-    }
-    tools
-        .command("ukify")
-        .args(["build", "--efi-arch", efi])
-        .args([
-            "--stub=stub",
-            "--cmdline=@cmdline",
-            "--sbat=@sbat",
-            "--output=addon",
-        ])
-        .bind(dir)
-        .cwd(dir)
-        .run()?;
-    finish(&dir.join("addon"), out, signing)
+    let sbat = sbat([Some(addon.sbat().as_bytes())]);
+    let sections = [(".cmdline", addon.cmdline.as_bytes()), (".sbat", &*sbat)];
+    let made = pe::add_sections(stub, &sections, "the addon stub of systemd-boot-efi")?;
+    finish(made, out, signing)
 }

@@ -13,12 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 /// Bytes in a frame: as much as level 11 can look back.
-const FRAME: usize = 4 << 20;
+const FRAME: u64 = 4 << 20;
 
-/// The level that a frame is tried at first, and that it keeps where it hardly shrinks.
-const QUICK: i32 = 3;
-
-/// Finished frames by the digest of what they hold.
+/// Compressed data by the BLAKE3 digest of what was compressed.
 #[derive(Debug, Clone)]
 pub struct FrameCache {
     dir: PathBuf,
@@ -30,8 +27,24 @@ impl FrameCache {
         Self { dir: dir.into() }
     }
 
-    fn place(&self, digest: &str, level: i32) -> PathBuf {
-        self.dir.join(format!("{digest}-{level}.zst"))
+    /// What `make` compresses `data` to, `how` being everything besides it that the result depends
+    /// on; from the cache where it has been made before.
+    pub fn compressed(
+        &self,
+        data: &[u8],
+        how: &str,
+        make: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Vec<u8>> {
+        let place = self
+            .dir
+            .join(format!("{}-{how}.zst", blake3::hash(data).to_hex()));
+        if let Some(known) = fs::read_optional(&place)? {
+            touch(&place);
+            return Ok(known);
+        }
+        let made = make()?;
+        fs::write_atomic(&place, &made)?;
+        Ok(made)
     }
 
     /// Removes the frames longest unused until at most `limit` bytes are left.
@@ -59,106 +72,132 @@ impl FrameCache {
     }
 }
 
-/// Compresses `from` to `to`, and hashes both on the way. Returns what `from` and `to` are.
-pub fn compress(
-    from: &Path,
-    to: &Path,
-    level: i32,
-    cache: Option<&FrameCache>,
-) -> Result<(Artifact, Artifact)> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut file = fs::open(from)?;
-    std::thread::scope(|s| {
-        let lost = || Error::Thread("the compression");
-        // Frames go to the workers in turn and come back in turn, so their order is kept. One
-        // waiting at each worker bounds the memory.
-        let mut workers = Vec::new();
-        for _ in 0..threads {
-            let (to_worker, frames) = mpsc::sync_channel::<Vec<u8>>(1);
-            let (done, from_worker) = mpsc::sync_channel::<Result<Vec<u8>>>(1);
-            s.spawn(move || {
-                for f in frames {
-                    if done.send(frame(&f, from, level, cache)).is_err() {
-                        break;
-                    }
-                }
-            });
-            workers.push((to_worker, from_worker));
-        }
-        let (to_workers, from_workers): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
+/// How an image is compressed.
+#[derive(Debug, Clone)]
+pub struct Compression {
+    /// zstd level, 1 to 19.
+    pub level: i32,
+    /// Offsets in bytes, ascending, at which a frame begins whatever came before: those of the
+    /// partitions, so that the frames of one are the same wherever it lies.
+    pub starts: Vec<u64>,
+    /// Finished frames.
+    pub cache: Option<FrameCache>,
+}
 
-        let writer = s.spawn(move || -> Result<Artifact> {
-            let mut out = Staged::new(to)?;
-            let mut hash = Sha256::new();
-            let mut size = 0;
-            // A worker that has nothing more to say has ended, as then have all after it.
-            for data in (0..)
-                .map_while(|i: usize| from_workers.get(i % threads).and_then(|w| w.recv().ok()))
-            {
-                let data = data?;
-                hash.update(&data);
-                size += data.len() as u64;
-                out.write_all(&data).at("write", to)?;
-            }
-            out.commit(0o644)?;
-            Ok(Artifact {
-                path: to.to_owned(),
-                size,
-                sha256: hex::encode(hash.finalize()),
-            })
-        });
-
+impl Compression {
+    /// Compresses `from` to `to`, and hashes both on the way. Returns what `from` and `to` are.
+    pub fn compress(&self, from: &Path, to: &Path) -> Result<(Artifact, Artifact)> {
+        let mut out = Staged::new(to)?;
         let mut hash = Sha256::new();
         let mut size = 0;
-        for w in (0..).map_while(|i: usize| to_workers.get(i % threads)) {
-            let mut data = Vec::with_capacity(FRAME);
-            (&mut file)
-                .take(FRAME as u64)
-                .read_to_end(&mut data)
-                .at("read", from)?;
-            if data.is_empty() {
-                break;
-            }
-            hash.update(&data);
+        let read = self.frames(from, |data| {
+            hash.update(data);
             size += data.len() as u64;
-            if w.send(data).is_err() {
-                break; // the writer knows why
-            }
-        }
-        drop(to_workers);
-        let written = writer.join().map_err(|_| lost())??;
-        let read = Artifact {
-            path: from.to_owned(),
+            Ok(out.write_all(data).at("write", to)?)
+        })?;
+        out.commit(0o644)?;
+        let written = Artifact {
+            path: to.to_owned(),
             size,
             sha256: hex::encode(hash.finalize()),
         };
         Ok((read, written))
-    })
-}
+    }
 
-fn frame(data: &[u8], from: &Path, level: i32, cache: Option<&FrameCache>) -> Result<Vec<u8>> {
-    let place = cache.map(|c| c.place(&hex::encode(Sha256::digest(data)), level));
-    if let Some(p) = &place
-        && let Some(known) = fs::read_optional(p)?
-    {
-        touch(p);
-        return Ok(known);
+    /// Puts the frames of a file into the cache, before it becomes a partition of the image. Returns
+    /// what the file is.
+    pub fn prepare(&self, from: &Path) -> Result<Artifact> {
+        let alone = Self {
+            starts: Vec::new(),
+            ..self.clone()
+        };
+        alone.frames(from, |_| Ok(()))
     }
-    let at = |level| -> Result<Vec<u8>> {
-        let mut z = zstd::bulk::Compressor::new(level).at("compress", from)?;
-        z.include_checksum(true).at("compress", from)?;
-        Ok(z.compress(data).at("compress", from)?)
-    };
-    // What is compressed already (an EROFS, an initrd) gains 2 % more from level 11 for twelve times
-    // the work: the whole build would spend half its time here.
-    let mut made = at(level.min(QUICK))?;
-    if level > QUICK && made.len() < data.len() / 4 * 3 {
-        made = at(level)?;
+
+    /// Gives the frames of `from` to `take`, in order.
+    fn frames(
+        &self,
+        from: &Path,
+        mut take: impl FnMut(&[u8]) -> Result<()> + Send,
+    ) -> Result<Artifact> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut file = fs::open(from)?;
+        std::thread::scope(|s| {
+            // Frames go to the workers in turn and come back in turn, so their order is kept. One
+            // waiting at each worker bounds the memory.
+            let mut workers = Vec::new();
+            // Fresh memory costs more than what it is filled with, so buffers come back.
+            let (give_back, used) = mpsc::channel::<Vec<u8>>();
+            for _ in 0..threads {
+                let give_back = give_back.clone();
+                let (to_worker, frames) = mpsc::sync_channel::<Vec<u8>>(1);
+                let (done, from_worker) = mpsc::sync_channel::<Result<Vec<u8>>>(1);
+                s.spawn(move || {
+                    for f in frames {
+                        let made = self.frame(&f, from);
+                        // Nobody takes it any more once all is read.
+                        let _ = give_back.send(f);
+                        if done.send(made).is_err() {
+                            break;
+                        }
+                    }
+                });
+                workers.push((to_worker, from_worker));
+            }
+            let (to_workers, from_workers): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
+
+            let taker = s.spawn(move || -> Result<()> {
+                // A worker that has nothing more to say has ended, as then have all after it.
+                (0..)
+                    .map_while(|i: usize| from_workers.get(i % threads).and_then(|w| w.recv().ok()))
+                    .try_for_each(|data| take(&data?))
+            });
+
+            let mut hash = Sha256::new();
+            let mut size = 0;
+            for w in (0..).map_while(|i: usize| to_workers.get(i % threads)) {
+                let next = self.starts.iter().find(|o| **o > size);
+                let len = next.map_or(FRAME, |o| FRAME.min(o - size));
+                let mut data = used
+                    .try_recv()
+                    .unwrap_or_else(|_| Vec::with_capacity(FRAME as usize));
+                data.clear();
+                (&mut file)
+                    .take(len)
+                    .read_to_end(&mut data)
+                    .at("read", from)?;
+                if data.is_empty() {
+                    break;
+                }
+                hash.update(&data);
+                size += data.len() as u64;
+                if w.send(data).is_err() {
+                    break; // the taker knows why
+                }
+            }
+            drop(to_workers);
+            taker
+                .join()
+                .map_err(|_| Error::Thread("the compression"))??;
+            Ok(Artifact {
+                path: from.to_owned(),
+                size,
+                sha256: hex::encode(hash.finalize()),
+            })
+        })
     }
-    if let Some(p) = &place {
-        fs::write_atomic(p, &made)?;
+
+    fn frame(&self, data: &[u8], from: &Path) -> Result<Vec<u8>> {
+        let make = || -> Result<Vec<u8>> {
+            let mut z = zstd::bulk::Compressor::new(self.level).at("compress", from)?;
+            z.include_checksum(true).at("compress", from)?;
+            Ok(z.compress(data).at("compress", from)?)
+        };
+        match &self.cache {
+            Some(c) => c.compressed(data, &self.level.to_string(), make),
+            None => make(),
+        }
     }
-    Ok(made)
 }
 
 /// Marks a frame as used; only `prune` looks at that.

@@ -5,9 +5,7 @@ mod common;
 
 use common::{content, tools, tree};
 use lama_exec::fs;
-use lama_image::{
-    Arch, FrameCache, IdSpace, PartitionType, compress_zst, disk, erofs, fat, verity,
-};
+use lama_image::{Arch, Compression, FrameCache, IdSpace, PartitionType, disk, erofs, fat, verity};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -194,14 +192,27 @@ fn others_accept_every_part_of_the_medium() {
 
         let cache = FrameCache::new(dir.join("frames"));
         let z = dir.join("disk.zst");
-        let first = compress_zst(&image, &z, 11, Some(&cache)).unwrap();
+        let how = Compression {
+            level: 11,
+            starts: placed.iter().map(|p| p.offset).collect(),
+            cache: Some(cache.clone()),
+        };
+        let root = how.prepare(&dir.join("root")).unwrap();
+        assert_eq!(root, lama_image::hash_file(&dir.join("root")).unwrap());
+        let prepared = fs::read_dir(dir.join("frames")).unwrap().len();
+        assert!(prepared > 0);
+        let first = how.compress(&image, &z).unwrap();
         assert_eq!(first.0, lama_image::hash_file(&image).unwrap());
         assert_eq!(first.1, lama_image::hash_file(&z).unwrap());
         content(&t, dir, "zstd", &["-t", "disk.zst"]);
         assert!(zstd::decode_all(&*fs::read(&z).unwrap()).unwrap() == bytes);
         // From the cache, and without one: the same.
-        assert_eq!(compress_zst(&image, &z, 11, Some(&cache)).unwrap(), first);
-        assert_eq!(compress_zst(&image, &z, 11, None).unwrap(), first);
+        assert_eq!(how.compress(&image, &z).unwrap(), first);
+        let bare = Compression {
+            cache: None,
+            ..how.clone()
+        };
+        assert_eq!(bare.compress(&image, &z).unwrap(), first);
         cache.prune(0).unwrap();
         assert!(fs::read_dir(dir.join("frames")).unwrap().is_empty());
 

@@ -75,11 +75,9 @@ fn ukis_and_addons_are_signed_and_reproducible() {
             version: "0.1.0",
         };
         let a = uki::addon(
-            &t,
             &root,
             &dir.join(format!("addon-{name}")),
             &o,
-            dir,
             Some(&signing),
         )
         .unwrap();
@@ -184,9 +182,114 @@ fn ukis_and_addons_are_signed_and_reproducible() {
         generation: 1,
         version: "1",
     };
-    let e = uki::addon(&t, &poor, &dir.join("x"), &o, dir, None).unwrap_err();
+    let e = uki::addon(&poor, &dir.join("x"), &o, None).unwrap_err();
     assert!(
         e.to_string().contains("addon") && !dir.join("x").exists(),
         "{e}"
     );
+}
+
+#[test]
+fn unsigned_ones_are_ukifys_to_the_byte() {
+    let Some(t) = tools(&["ukify", "systemd-measure"]) else {
+        return;
+    };
+    let Some((root, arch)) = root(&t) else { return };
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let efi = arch.efi();
+    let boot = format!("/usr/lib/systemd/boot/efi/linux{efi}.efi.stub");
+    fs::write(dir.join("initrd"), vec![1; 5000]).unwrap();
+    fs::write(dir.join("ucode"), vec![2; 700]).unwrap();
+    fs::write(dir.join("os-release"), "ID=lamadist\n").unwrap();
+    let ukify = |args: &[&str]| {
+        t.command("ukify")
+            .args(["build", "--efi-arch", efi])
+            .args(args)
+            .bind(dir)
+            .cwd(dir)
+            .run()
+            .unwrap();
+    };
+    let stub = format!("--stub={boot}");
+    let linux = format!("--linux={boot}");
+    let parts = [
+        stub.as_str(),
+        &linux,
+        "--initrd=initrd",
+        "--microcode=ucode",
+        "--cmdline=root=/dev/mapper/root quiet",
+        "--os-release=@os-release",
+        "--uname=6.12",
+    ];
+    ukify(&[&parts[..], &["--output=theirs.efi"]].concat());
+    let initrd = dir.join("initrd");
+    let o = uki::Options {
+        arch,
+        initrd: &initrd,
+        cmdline: "root=/dev/mapper/root quiet",
+        microcode: Some(&[2; 700]),
+        scratch: dir,
+    };
+    uki::make(&t, &root, &dir.join("ours.efi"), &o, None).unwrap();
+    let read = |name: &str| fs::read(dir.join(name)).unwrap();
+    assert!(read("ours.efi") == read("theirs.efi"));
+
+    let addon_stub = format!("--stub=/usr/lib/systemd/boot/efi/addon{efi}.efi.stub");
+    fs::write(
+        dir.join("sbat"),
+        "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n\
+         x,2,LamaDist,x,1,https://github.com/lamadist/lamadist\n",
+    )
+    .unwrap();
+    ukify(&[
+        &addon_stub,
+        "--cmdline=a=b",
+        "--sbat=@sbat",
+        "--output=theirs.addon",
+    ]);
+    let o2 = uki::Addon {
+        arch,
+        cmdline: "a=b",
+        name: "x",
+        generation: 2,
+        version: "1",
+    };
+    uki::addon(&root, &dir.join("ours.addon"), &o2, None).unwrap();
+    assert!(read("ours.addon") == read("theirs.addon"));
+
+    // The same policies, signed by both keys of a change.
+    let mut keys = KeySet::open_or_create_development(dir.join("keys"), &Quiet).unwrap();
+    let pcr = lama_keys::Role::Pcr;
+    keys.rotate(pcr, &lama_keys::Source::Generate, None, &Quiet)
+        .unwrap();
+    let signing = uki::Signing::new(&keys, &t).unwrap();
+    uki::make(&t, &root, &dir.join("ours.efi"), &o, Some(&signing)).unwrap();
+    let ours = read("ours.efi");
+    let section = |d: &[u8], name: &str| pe::section(d, name, "x").unwrap().unwrap().to_vec();
+    // Ours has the kernel signed before it is measured.
+    fs::write(dir.join("linux"), section(&ours, ".linux")).unwrap();
+    let mut args = keys.ukify_args().unwrap();
+    args.args.retain(|a| {
+        let a = a.to_string_lossy();
+        !a.starts_with("--secureboot-") && !a.starts_with("--signtool=")
+    });
+    let cmd = t
+        .command("ukify")
+        .args(["build", "--efi-arch", efi, "--pcr-banks=sha256"])
+        .args(parts.iter().filter(|p| !p.starts_with("--linux=")))
+        .args(["--linux=linux", "--output=theirs.efi"]);
+    args.apply(cmd).bind(dir).cwd(dir).run().unwrap();
+    let theirs = read("theirs.efi");
+    for name in [
+        ".osrel", ".cmdline", ".uname", ".pcrpkey", ".linux", ".initrd", ".ucode", ".sbat",
+    ] {
+        assert!(section(&ours, name) == section(&theirs, name), "{name}");
+    }
+    let policies = |d: &[u8]| -> serde_json::Value {
+        serde_json::from_slice(section(d, ".pcrsig").trim_ascii()).unwrap()
+    };
+    assert_eq!(policies(&ours), policies(&theirs));
+    let signed = policies(&ours)["sha256"].as_array().unwrap().len();
+    assert_eq!(signed, 8, "four phases, two keys");
 }

@@ -154,6 +154,24 @@ impl KeySet {
         Ok(a)
     }
 
+    /// Options of `systemd-measure sign` (systemd 257), once for each key that signs the PCR policy:
+    /// the current and, during a change, the previous one.
+    pub fn measure_args(&self) -> Result<Vec<ToolArgs>> {
+        let one = |(key, certificate, public): (PrivateKey, PathBuf, PathBuf)| {
+            let mut a = ToolArgs::for_key(&key, self);
+            a.option("--private-key=", key.argument());
+            // With an engine it takes the certificate, else the plain public key.
+            if matches!(key, PrivateKey::Pkcs11(_)) {
+                a.args.push("--private-key-source=engine:pkcs11".into());
+                a.option("--certificate=", certificate);
+            } else {
+                a.option("--public-key=", public);
+            }
+            a
+        };
+        Ok(self.pcr_pairs()?.into_iter().map(one).collect())
+    }
+
     /// Options of `ukify build` for a PE file that is only signed for Secure Boot (an addon).
     pub fn secure_boot_args(&self) -> Result<ToolArgs> {
         let key = self.private_key(Role::Db)?;

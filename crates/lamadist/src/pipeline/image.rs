@@ -6,20 +6,19 @@ use lama_compose::Root;
 use lama_exec::progress::{Progress, Unit};
 use lama_exec::{Tools, fs};
 use lama_image::index::{Index, Kind};
-use lama_image::{Arch, IdSpace, PartitionType, disk, erofs, fat, initrd, uki, verity};
+use lama_image::{Arch, Artifact, Compression, FrameCache, IdSpace, erofs, initrd, uki, verity};
 use lama_keys::KeySet;
-use lama_model::layout::{Layout, Role};
 use lama_model::{Description, Selection};
 use lama_tree::{Node, Tree};
 use miette::{Result, miette};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// zstd level of the compressed disk: what is downloaded once and written once.
-const DISK_LEVEL: i32 = 11;
-/// Bytes of compressed frames kept for the next build.
-const FRAME_CACHE: u64 = 2 << 30;
+/// zstd level of a release's compressed disk, which many download.
+const RELEASE_LEVEL: i32 = 11;
+/// The same of other builds. The root and the initrd in it are compressed already: level 11 makes it
+/// 4 % smaller for sixteen times the work, more than all the rest of a build.
+const DEVELOPMENT_LEVEL: i32 = 3;
 
 /// Everything a root tree is turned into artefacts with.
 pub struct Job<'a> {
@@ -39,20 +38,22 @@ pub struct Job<'a> {
     pub cache: &'a Path,
     /// Where artefacts go.
     pub deploy: &'a Path,
+    /// Whether it is a release.
+    pub release: bool,
     /// Where progress is reported.
     pub progress: &'a dyn Progress,
 }
 
 impl Job<'_> {
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.deploy.join(name)
     }
 
-    fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.description.distro.source_date_epoch
     }
 
-    fn step(&self, title: &str) -> Arc<dyn lama_exec::progress::Task> {
+    pub(super) fn step(&self, title: &str) -> Arc<dyn lama_exec::progress::Task> {
         self.progress.task(title, Unit::Busy, 0)
     }
 
@@ -110,13 +111,18 @@ impl Job<'_> {
             root_hash: String::new(),
             artifacts: Vec::new(),
         };
+        let frames = FrameCache::new(self.cache.join("frames"));
         let initrd_options = initrd::Options {
+            cache: Some(frames.clone()),
             modules: self.selection.machine.initrd_modules.clone(),
             files: Some(self.description.root.join("initrd")),
             ..initrd::Options::new(arch, epoch32)
         };
         let root_file = self.file("root.erofs");
         let initrd_file = self.file("initrd.cpio.zst");
+
+        let signing = uki::Signing::new(self.keys, self.tools)?;
+        let scratch = fs::Scratch::new_in(self.cache.join("tmp"))?;
 
         // The initrd does not depend on the file system, so both are made at once.
         let (verity, initrd) = std::thread::scope(|s| {
@@ -155,176 +161,95 @@ impl Job<'_> {
         index.add(Kind::Verity, &verity.image, self.deploy)?;
         index.add(Kind::Initrd, &initrd, self.deploy)?;
 
-        let signing = uki::Signing::new(self.keys, self.tools)?;
-        let scratch = fs::Scratch::new_in(self.cache.join("tmp"))?;
-        let t = self.step("Making and signing the UKI");
-        let microcode = initrd::microcode(&tree, arch, epoch32)?;
-        let uki = uki::make(
-            self.tools,
-            &with_kernel,
-            &self.file("lamadist.efi"),
-            &uki::Options {
-                arch,
-                initrd: &initrd_file,
-                cmdline: &self.cmdline(&verity.root_hash),
-                microcode: microcode.as_deref(),
-                scratch: scratch.path(),
+        // The UKI is work for one processor; the others compress the root meanwhile.
+        let compression = Compression {
+            level: if self.release {
+                RELEASE_LEVEL
+            } else {
+                DEVELOPMENT_LEVEL
             },
-            Some(&signing),
-        )?;
-        drop(t);
-        index.add(Kind::Uki, &uki, self.deploy)?;
-        for (name, cmdline) in self.addons(&ids)? {
-            let addon = uki::Addon {
-                arch,
-                cmdline: &cmdline,
-                name: &format!("lamadist.{name}"),
-                generation: 1,
-                version: self.version,
+            starts: Vec::new(),
+            cache: Some(frames),
+        };
+        let (root_artifact, uki) = std::thread::scope(|s| {
+            let root = s.spawn(|| {
+                let _t = self.step("Compressing the root file system");
+                compression.prepare(&root_file)
+            });
+            let uki = || -> Result<Artifact> {
+                let _t = self.step("Making and signing the UKI");
+                let microcode = initrd::microcode(&tree, arch, epoch32)?;
+                Ok(uki::make(
+                    self.tools,
+                    &with_kernel,
+                    &self.file("lamadist.efi"),
+                    &uki::Options {
+                        arch,
+                        initrd: &initrd_file,
+                        cmdline: &self.cmdline(&verity.root_hash),
+                        microcode: microcode.as_deref(),
+                        scratch: scratch.path(),
+                    },
+                    Some(&signing),
+                )?)
             };
-            let out = self.file(&format!("{name}.addon.efi"));
-            let made = uki::addon(
-                self.tools,
-                &tree,
-                &out,
-                &addon,
-                scratch.path(),
-                Some(&signing),
-            )?;
-            index.add(Kind::Addon, &made, self.deploy)?;
+            let uki = uki();
+            let root = root.join().map_err(|_| miette!("compressing panicked"))?;
+            Ok::<_, miette::Report>((root?, uki?))
+        })?;
+        index.add(Kind::Root, &root_artifact, self.deploy)?;
+        index.add(Kind::Uki, &uki, self.deploy)?;
+        for addon in self.addons(&tree, arch, &ids, &signing)? {
+            index.add(Kind::Addon, &addon, self.deploy)?;
         }
         let manifest = serde_json::to_vec_pretty(&root.manifest).unwrap_or_default();
         let manifest_file = self.file("manifest.json");
         fs::write_atomic(&manifest_file, &manifest)?;
         index.add(
             Kind::Manifest,
-            &lama_image::Artifact::of(manifest_file, &manifest),
+            &Artifact::of(manifest_file, &manifest),
             self.deploy,
         )?;
-        self.disk(arch, &ids, &mut index)?;
+        self.disk(arch, &ids, compression, &mut index)?;
         index.write(self.deploy)?;
         Ok(index)
     }
 
-    /// The addons' names and what each adds to the command line: which devices are the root.
-    fn addons(&self, ids: &IdSpace) -> Result<Vec<(String, String)>> {
-        let mut out = vec![(
-            "live".to_owned(),
-            format!(
-                "lamadist.slot=live systemd.verity_root_data=PARTUUID={} systemd.verity_root_hash=PARTUUID={}",
-                ids.uuid("partition root"),
-                ids.uuid("partition verity")
-            ),
-        )];
-        for (slot, upper) in [("a", "A"), ("b", "B")] {
-            out.push((
-                format!("slot-{slot}"),
-                format!(
-                    "lamadist.slot={slot} rauc.slot={upper} systemd.verity_root_data=/dev/mapper/rootfs_{slot} systemd.verity_root_hash=/dev/disk/by-partlabel/verity-{slot}"
-                ),
-            ));
-        }
-        Ok(out)
-    }
-
-    /// The medium: ESP, root and verity tree, and the same compressed.
-    fn disk(&self, arch: Arch, ids: &IdSpace, index: &mut Index) -> Result<()> {
-        let t = self.step("Writing the disk");
-        let boot = arch.boot_path();
-        let mut files = BTreeMap::from([
-            (
-                boot.to_owned(),
-                fat::Source::File(self.file("lamadist.efi")),
-            ),
-            (
-                format!("{boot}.extra.d/live.addon.efi"),
-                fat::Source::File(self.file("live.addon.efi")),
-            ),
-        ]);
-        // A firmware in setup mode can enroll the keys from here by hand.
-        for e in fs::read_dir(self.keys.enroll_dir())? {
-            if let Some(name) = e.file_name().to_str().filter(|n| n.ends_with(".auth")) {
-                files.insert(
-                    format!("loader/keys/lamadist/{name}"),
-                    fat::Source::File(e.path()),
-                );
-            }
-        }
-        let esp = fat::Options {
-            label: "LAMADIST".to_owned(),
-            serial: ids.serial("esp"),
-            size: None,
-            epoch: self.epoch(),
-        };
-        let layout: &Layout = self.selection.medium;
-        let mut partitions = Vec::new();
-        for p in &layout.partitions {
-            let (kind, role, attributes, content) = match p.role {
-                Role::Esp => (
-                    PartitionType::Esp,
-                    "esp",
-                    disk::NO_AUTO,
-                    disk::Content::Fat(fat::layout(&files, &esp)?),
-                ),
-                Role::Root => (
-                    PartitionType::Root,
-                    "root",
-                    disk::READ_ONLY,
-                    disk::Content::File(self.file("root.erofs")),
-                ),
-                Role::Verity => (
-                    PartitionType::RootVerity,
-                    "verity",
-                    disk::READ_ONLY,
-                    disk::Content::File(self.file("root.verity")),
-                ),
-                Role::Var => {
-                    return Err(miette!(
-                        help = "remove it from the layout",
-                        "the medium's layout has a data partition, but a medium is never written"
-                    ));
-                }
+    /// Makes the addons, each of which says which devices are the root.
+    fn addons(
+        &self,
+        tree: &Tree,
+        arch: Arch,
+        ids: &IdSpace,
+        signing: &uki::Signing<'_>,
+    ) -> Result<Vec<Artifact>> {
+        let make = |name: &str, cmdline: &str| -> Result<Artifact> {
+            let addon = uki::Addon {
+                arch,
+                cmdline,
+                name: &format!("lamadist.{name}"),
+                generation: 1,
+                version: self.version,
             };
-            partitions.push(disk::Partition {
-                label: p.label.get_ref().clone(),
-                kind: arch.partition_type(kind),
-                guid: ids.uuid(&format!("partition {role}")),
-                size: p.size.map(|s| s.0),
-                attributes,
-                content,
-            });
-        }
-        if !layout.raw.is_empty() {
-            return Err(miette!(
-                "the medium of {} needs boot loader images, which this engine does not make",
-                self.selection.bsp
-            ));
-        }
-        let options = disk::Options {
-            guid: ids.uuid("disk"),
-            size: None,
-            first: lama_model::layout::ALIGNMENT,
-            blobs: Vec::new(),
+            let out = self.file(&format!("{name}.addon.efi"));
+            Ok(uki::addon(tree, &out, &addon, Some(signing))?)
         };
-        let raw = self.file("disk.raw");
-        disk::write(&raw, &partitions, &options)?;
-        drop(t);
-        let _t = self.step("Compressing the disk");
-        let frames = lama_image::FrameCache::new(self.cache.join("frames"));
-        let (root, (raw, packed)) = std::thread::scope(|s| {
-            let root = s.spawn(|| lama_image::hash_file(&self.file("root.erofs")));
-            let packed = lama_image::compress_zst(
-                &raw,
-                &self.file("disk.raw.zst"),
-                DISK_LEVEL,
-                Some(&frames),
-            )?;
-            let root = root.join().map_err(|_| miette!("hashing panicked"))??;
-            Ok::<_, miette::Report>((root, packed))
-        })?;
-        frames.prune(FRAME_CACHE)?;
-        index.add(Kind::Root, &root, self.deploy)?;
-        index.add(Kind::Disk, &raw, self.deploy)?;
-        Ok(index.add(Kind::DiskZst, &packed, self.deploy)?)
+        let slot = |slot: &str, bootname: &str| {
+            make(
+                &format!("slot-{slot}"),
+                &format!(
+                    "lamadist.slot={slot} rauc.slot={bootname} \
+                     systemd.verity_root_data=/dev/mapper/rootfs_{slot} \
+                     systemd.verity_root_hash=/dev/disk/by-partlabel/verity-{slot}"
+                ),
+            )
+        };
+        let live = format!(
+            "lamadist.slot=live systemd.verity_root_data=PARTUUID={} \
+             systemd.verity_root_hash=PARTUUID={}",
+            ids.uuid("partition root"),
+            ids.uuid("partition verity")
+        );
+        Ok(vec![make("live", &live)?, slot("a", "A")?, slot("b", "B")?])
     }
 }

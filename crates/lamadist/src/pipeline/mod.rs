@@ -2,6 +2,7 @@
 //! One pipeline: packages → root tree → artefacts. Data walks one way.
 
 mod image;
+mod medium;
 pub mod packages;
 mod release;
 mod stamp;
@@ -198,6 +199,7 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         tools: &tools,
         cache: &app.place.cache,
         deploy: &deploy,
+        release: c.release,
         progress: &*app.talk,
     }
     .run(root)?;

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Authenticode signatures of PE files (UEFI specification 32.2.4; Microsoft's "Windows
+//! PE files: sections added to them, and Authenticode signatures (UEFI specification 32.2.4; Microsoft's "Windows
 //! Authenticode Portable Executable Signature Format").
 //!
-//! Made here because `sbsign` and `systemd-sbsign` put the current time into every signature, so no
+//! The signatures are made here because `sbsign` and `systemd-sbsign` put the current time into every signature, so no
 //! two builds would be equal. A PKCS#1 v1.5 signature without a signing time is a function of key
 //! and file.
+
+mod sections;
+
+pub use sections::{add_sections, section};
 
 use crate::{Error, Result};
 use lama_keys::der::tlv;
@@ -146,11 +150,17 @@ fn put(d: &mut [u8], at: usize, v: u32) {
 
 /// The PE checksum: 16-bit words added with end-around carry, plus the length.
 fn checksum(d: &[u8]) -> u32 {
-    let mut sum = 0u64;
-    for w in d.chunks(2) {
-        sum += u64::from(w.first().copied().unwrap_or(0))
-            | u64::from(w.get(1).copied().unwrap_or(0)) << 8;
+    // Sums of 16-bit words with end-around carry may be taken in wider ones and folded at the end.
+    let (words, rest) = d.as_chunks::<4>();
+    let mut sum: u64 = words
+        .iter()
+        .map(|w| u64::from(u32::from_le_bytes(*w)))
+        .sum();
+    let mut last = [0; 4];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
     }
+    sum += u64::from(u32::from_le_bytes(last));
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -256,6 +266,8 @@ mod tests {
             let at = usize::from(at) % (d.len() - 4);
             put(&mut d, at, v);
             let _ = digest(&d);
+            let _ = section(&d, ".sbat", "x");
+            let _ = add_sections(&d, &[(".sbat", b"1"), (".linux", &[0; 70])], "x");
         }
     }
 }
