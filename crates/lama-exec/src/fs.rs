@@ -271,6 +271,20 @@ fn parent(p: &Path) -> &Path {
     }
 }
 
+/// An error where the file system that `path` is on has no room left: what a tool says of that may be
+/// anything (mkfs.erofs: "invalid chksum").
+pub fn check_room(path: impl AsRef<Path>) -> Result<()> {
+    /// Less is none: file systems keep some back.
+    const SOME: u64 = 1 << 20;
+    let path = path.as_ref();
+    let at = rustix::fs::statvfs(parent(path)).map_err(io::Error::from);
+    let at = at.at("look at the file system of", path)?;
+    if at.f_bavail.saturating_mul(at.f_frsize) >= SOME {
+        return Ok(());
+    }
+    Err(io::Error::from(rustix::io::Errno::NOSPC)).at("write", path)
+}
+
 /// An exclusive lock on a file, held until dropped; other processes wait for it.
 #[derive(Debug)]
 pub struct FileLock(#[allow(dead_code)] File);

@@ -91,10 +91,15 @@ pub fn make(tools: &Tools, tree: &Arc<Tree>, out: &Path, options: &Options) -> R
         cmd = cmd.arg(format!("-L{l}"));
     }
     let (tree, epoch) = (Arc::clone(tree), options.epoch);
-    cmd.arg(staged.path())
+    let made = cmd
+        .arg(staged.path())
         .bind(dir)
         .stdin_with(move |w| lama_tree::write_tar(&tree, w, epoch))
-        .run()?;
+        .run();
+    if let Err(e) = made {
+        lama_exec::fs::check_room(out)?;
+        return Err(e.into());
+    }
     staged.commit(0o644)?;
     Ok(())
 }

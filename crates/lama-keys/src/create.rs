@@ -39,7 +39,7 @@ impl KeySet {
             progress,
         )?;
         progress.note(&format!(
-            "made development keys in {} (NOT FOR RELEASE; a release needs `lamadist keys init`)",
+            "made development keys in {} (NOT FOR RELEASE; a release needs `lamadist keys init --release`)",
             dir.display()
         ));
         Self::open(&dir)

@@ -51,7 +51,7 @@ pub enum Error {
     /// There is no key set.
     #[error("{} holds no key set (no keyset.toml)", dir.display())]
     #[diagnostic(help(
-        "`lamadist keys init` makes a release set; a development set is made on first use in a directory that is empty or missing"
+        "`lamadist keys init --release` makes a release set; a development set is made on first use in a directory that is empty or missing"
     ))]
     NotAKeySet {
         /// The directory.
@@ -155,7 +155,7 @@ pub enum Error {
     },
     /// Development keys where release keys are needed.
     #[error("{} holds development keys{}, which must not sign a release", dir.display(), match role { Some(r) => format!(" (`{r}`)"), None => String::new() })]
-    #[diagnostic(help("make a release set with `lamadist keys init` and name it with --keys"))]
+    #[diagnostic(help("make a release set with `lamadist keys init --release --name NAME`"))]
     DevelopmentKeys {
         /// The key set.
         dir: PathBuf,

@@ -3,8 +3,9 @@
 //!
 //! `cargo bench -p lamadist -- [--runs N] [WORD]` prints a table; only cases whose name has WORD in
 //! it are run. It works on a copy of `distro/` with keys and a deploy folder of its own; the cache is
-//! the user's, whose intermediate results it removes. `LAMADIST_BENCH_MIRROR` is the URL of an
-//! archive for the two others, which keep the packages they fetched in `target/tmp`.
+//! the user's, whose intermediate results it removes. `LAMADIST_BENCH_SOURCES` is a file of apt
+//! sources (sources.list(5), deb822) for the two others, which keep the packages they fetched in
+//! `target/tmp`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use lama_exec::fs;
@@ -129,25 +130,33 @@ impl Bench {
     }
 
     fn mkosi(&self, packages: &[String]) {
-        let Some(mirror) = installed("mkosi") else {
+        let Some(sources) = sources_for("mkosi") else {
             return;
         };
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/mkosi");
+        let folder = |name: &str| {
+            let folder = self.work.join("mkosi").join(name);
+            fs::create_dir_all(&folder).unwrap();
+            folder
+        };
+        // Its own guess of sources asks for an archive of debugging symbols, which few mirrors have.
+        let sandbox = folder("sandbox/etc/apt/sources.list.d");
+        fs::write(sandbox.join("mkosi.sources"), &sources).unwrap();
+        let sandbox = folder("sandbox");
+        let cache = folder("packages");
         self.case(
             "whole build, mkosi",
             || (),
             || {
                 let mut c = Command::new("mkosi");
                 c.arg("--directory").arg(&here).arg("--force");
-                c.arg(format!("--mirror={mirror}"));
-                for (option, folder) in [
-                    ("--output-directory", "mkosi/out"),
-                    ("--package-cache-dir", "mkosi/packages"),
-                    ("--workspace-directory", "mkosi/work"),
-                ] {
-                    let folder = self.work.join(folder);
-                    fs::create_dir_all(&folder).unwrap();
-                    c.arg(option).arg(folder);
+                c.arg("--sandbox-tree").arg(&sandbox);
+                c.arg("--package-cache-dir").arg(&cache);
+                c.arg("--output-directory").arg(folder("out"));
+                c.arg("--workspace-directory").arg(folder("work"));
+                // After the run that is not counted it needs no network.
+                if !fs::read_dir(&cache).unwrap().is_empty() {
+                    c.arg("--cache-only=always");
                 }
                 for p in packages {
                     c.arg("--package").arg(p);
@@ -159,11 +168,13 @@ impl Bench {
     }
 
     fn mmdebstrap(&self, packages: &[String]) {
-        let Some(mirror) = installed("mmdebstrap") else {
+        let Some(sources) = sources_for("mmdebstrap") else {
             return;
         };
         let cache = self.work.join("mmdebstrap");
         fs::create_dir_all(&cache).unwrap();
+        let list = self.work.join("mmdebstrap.sources");
+        fs::write(&list, sources).unwrap();
         let cache = cache.display();
         self.case(
             "root tree x86_64, mmdebstrap",
@@ -181,29 +192,25 @@ impl Bench {
                     "--customize-hook=sync-out /var/cache/apt/archives {cache}"
                 ));
                 c.arg(format!("--include={}", packages.join(",")));
-                c.args(["trixie", "/dev/null", &mirror]);
-                c.arg("--format=tar");
+                c.args(["--format=tar", "trixie", "/dev/null"]).arg(&list);
                 c
             },
         );
     }
 }
 
-/// The mirror for a program of others, where that program is.
-fn installed(program: &str) -> Option<String> {
+/// The apt sources for a program of others, where that program is.
+fn sources_for(program: &str) -> Option<String> {
     let found = Command::new(program).arg("--version").output();
-    let mirror = std::env::var("LAMADIST_BENCH_MIRROR").ok();
+    let Ok(list) = std::env::var("LAMADIST_BENCH_SOURCES") else {
+        eprintln!("SKIP: {program} needs LAMADIST_BENCH_SOURCES, a file of apt sources");
+        return None;
+    };
     if !found.is_ok_and(|o| o.status.success()) {
         eprintln!("SKIP: {program} is not installed");
-        None
-    } else if mirror.is_none() {
-        eprintln!(
-            "SKIP: {program} needs LAMADIST_BENCH_MIRROR, the URL of a mirror of the archive"
-        );
-        None
-    } else {
-        mirror
+        return None;
     }
+    Some(fs::read_to_string(list).unwrap())
 }
 
 fn copy(from: &Path, to: &Path) {

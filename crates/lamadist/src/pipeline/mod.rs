@@ -18,7 +18,7 @@ use lama_model::files::FileRules;
 use lama_model::ids::Ids;
 use lama_model::scripts::Scripts;
 use lama_model::{Description, Selection};
-use miette::{IntoDiagnostic, Result, WrapErr};
+use miette::{IntoDiagnostic, Result, WrapErr, miette};
 use packages::{Policy, SetSpec};
 use std::path::{Path, PathBuf};
 
@@ -136,19 +136,23 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         Policy::Extend
     };
     let keys = if c.release {
-        release::clean_tree(&app.place)?;
-        // Asked first: what a release refuses most often is a development set.
         let dir = app.place.release_keys();
-        let set = if dir.exists() {
-            KeySet::open(dir)?
-        } else {
-            development(app)?
-        };
+        if !dir.exists() {
+            return Err(miette!(
+                help = "make one with `lamadist keys init --release --name NAME`",
+                "a release is signed by a release key set, not by development keys, and there is none in {}",
+                dir.display()
+            ));
+        }
+        let set = KeySet::open(dir)?;
         set.require_release()?;
+        release::clean_tree(&app.place)?;
         set
     } else {
         development(app)?
     };
+    // Somebody else building the same thing is waited for.
+    let _lock = fs::FileLock::exclusive(deploy.join(".lock"))?;
     let inputs = inputs(app, c, &keys)?;
     if c.until == cli::Until::Disk && stamp::fresh(&deploy, &inputs) {
         return Ok(Built {
@@ -167,7 +171,6 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
     };
     let tools = tools(app, &sources, policy)?;
     let root = root(app, &sources, &selection, &version, &tools, policy)?;
-    fs::create_dir_all(&deploy)?;
     stamp::forget(&deploy)?;
     fs::remove_file(deploy.join(lama_image::index::FILE))?;
     if c.until == cli::Until::Root {

@@ -72,20 +72,25 @@ impl Built {
     }
 }
 
+/// Builds an image.
+pub fn image(bsp: &str, image: &str) -> Built {
+    run(&[
+        "--quiet", "build", "--locked", "--bsp", bsp, "--image", image,
+    ]);
+    let deploy = scratch().join("deploy").join(bsp).join(image);
+    let tree = String::from_utf8(run(&["--quiet", "tools"]).stdout).unwrap();
+    Built {
+        index: Index::read(&deploy).unwrap(),
+        deploy,
+        keys: KeySet::open(scratch().join("keys/development")).unwrap(),
+        tools: Tools::tree(tree.trim()),
+    }
+}
+
 /// The image base for x86_64, built once in a test run.
 pub fn base() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        run(&["--quiet", "build", "--locked"]);
-        let deploy = scratch().join("deploy/x86_64/base");
-        let tree = String::from_utf8(run(&["--quiet", "tools"]).stdout).unwrap();
-        Built {
-            index: Index::read(&deploy).unwrap(),
-            deploy,
-            keys: KeySet::open(scratch().join("keys/development")).unwrap(),
-            tools: Tools::tree(tree.trim()),
-        }
-    })
+    BUILT.get_or_init(|| image("x86_64", "base"))
 }
 
 /// One machine at a time: under emulation two would only take twice as long each.

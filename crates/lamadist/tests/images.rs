@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every image that the debian engine builds: accepted by the tools of others, and booted.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+
+use common::{Bench, Built, image, turn};
+use lama_image::index::Kind;
+
+/// The tools of others accept the artefacts.
+fn accepted(built: &Built) {
+    let dir = &built.deploy;
+    let ok = |program: &str, args: &[&str]| {
+        let (status, out) = built
+            .tools
+            .command(program)
+            .args(args)
+            .bind_ro(dir)
+            .cwd(dir)
+            .run_any()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let err = String::from_utf8_lossy(&out.stderr);
+        assert!(status.success(), "{program} {args:?}: {said}{err}");
+        said
+    };
+    ok("fsck.erofs", &["root.erofs"]);
+    let hash = &built.index.root_hash;
+    ok(
+        "veritysetup",
+        &["verify", "root.erofs", "root.verity", hash],
+    );
+    ok("sfdisk", &["--verify", "disk.raw"]);
+    ok("zstd", &["--test", "--quiet", "disk.raw.zst"]);
+    let db = built.keys.db_cert_path();
+    let certificate = dir.join("db.crt");
+    std::fs::copy(db, &certificate).unwrap();
+    for a in &built.index.artifacts {
+        if matches!(a.kind, Kind::Uki | Kind::Addon) {
+            ok("sbverify", &["--cert", "db.crt", &a.file]);
+        }
+    }
+    std::fs::remove_file(certificate).unwrap();
+}
+
+/// Boots to the end, with no unit failed.
+fn runs(built: &Built, name: &str) -> (Bench, lama_vm::Vm) {
+    let bench = Bench::new(built);
+    let mut vm = bench.boot(name, &built.file(Kind::Disk));
+    vm.wait_ssh(None).unwrap();
+    let state = vm.ssh("systemctl is-system-running --wait").unwrap().text();
+    let failed = vm.ssh_ok("systemctl --failed --no-legend --plain").unwrap();
+    assert_eq!((state.as_str(), failed.as_str()), ("running", ""), "{name}");
+    (bench, vm)
+}
+
+#[test]
+fn base_is_accepted_by_others() {
+    let built = common::base();
+    accepted(built);
+    // It looks for partitions of the running architecture only.
+    if cfg!(target_arch = "x86_64") {
+        let disk = built.file(Kind::Disk);
+        let policy = "--image-policy=root=verity:esp=unprotected:=unused+absent";
+        let cmd = built.tools.command("systemd-dissect");
+        cmd.args(["--validate", policy])
+            .arg(&disk)
+            .bind_ro(&disk)
+            .run()
+            .unwrap();
+    }
+}
+
+#[test]
+fn homelab_runs() {
+    let _turn = turn();
+    let built = image("x86_64", "homelab");
+    accepted(&built);
+    let (_bench, vm) = runs(&built, "homelab");
+    // What it is for, without which it would be base.
+    for program in [
+        "podman", "smbd", "exportfs", "smartctl", "upsd", "btrfs", "mkfs.xfs",
+    ] {
+        vm.ssh_ok(&format!("command -v {program}")).unwrap();
+    }
+    let open = vm.ssh_ok("nft list ruleset").unwrap();
+    assert!(open.contains("policy drop"), "{open}");
+}
+
+#[test]
+fn dev_logs_in_on_the_console() {
+    let _turn = turn();
+    let built = image("x86_64", "dev");
+    accepted(&built);
+    let (_bench, vm) = runs(&built, "dev");
+    let getty = vm
+        .ssh_ok("systemctl list-units --no-legend --plain --state=active '*getty@*'")
+        .unwrap();
+    assert!(!getty.is_empty(), "nobody can log in on the console");
+    for program in ["gdb", "strace", "tcpdump"] {
+        vm.ssh_ok(&format!("command -v {program}")).unwrap();
+    }
+}
+
+#[test]
+fn a_foreign_architecture_is_built_like_ones_own() {
+    accepted(&image("qemu-arm64", "base"));
+}
