@@ -16,7 +16,7 @@ use lama_model::files::FileRules;
 use lama_model::ids::Ids;
 use lama_model::scripts::{Scripts, Step};
 use lama_tree::{Content, Kind, Node, Tree, TreePath};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a root tree is composed from.
@@ -208,11 +208,18 @@ fn unreviewed(
 /// The image's own preset: first by name, and ending in `disable *`, so that no package's counts.
 fn preset_file(tree: &mut Tree, enable: &[String]) -> Result<()> {
     let mut text = String::from("# The units this image enables; made when it was composed.\n");
-    let mut units: Vec<&String> = enable.iter().collect();
-    units.sort();
-    units.dedup();
-    for u in units {
-        text += &format!("enable {u}\n");
+    // Instances stand behind their template (systemd.preset(5)).
+    let mut units = BTreeMap::<String, BTreeSet<String>>::new();
+    for u in enable {
+        match presets::split_instance(u) {
+            Some((template, i)) => units.entry(template).or_default().insert(i),
+            None => units.entry(u.clone()).or_default().insert(String::new()),
+        };
+    }
+    for (unit, instances) in units {
+        let instances: Vec<String> = instances.into_iter().collect();
+        text += format!("enable {unit} {}", instances.join(" ")).trim_end();
+        text.push('\n');
     }
     text += "disable *\n";
     tree.add(

@@ -36,7 +36,9 @@ struct Install {
 pub fn apply(tree: &mut Tree, must: &[String]) -> Result<()> {
     let units = units(tree);
     for u in must {
-        if !units.contains_key(u) && !aliased(tree, u) {
+        let template = split_instance(u).map(|(template, _)| template);
+        let file = template.as_ref().unwrap_or(u);
+        if !units.contains_key(file) && !aliased(tree, u) {
             return Err(Error::Effect {
                 origin: "enable".to_owned(),
                 what: format!("there is no unit {u}"),
@@ -118,7 +120,7 @@ fn aliased(tree: &Tree, name: &str) -> bool {
 }
 
 /// `foo@bar.service` as `foo@.service` and `bar`; none for a template or plain unit.
-fn split_instance(name: &str) -> Option<(String, String)> {
+pub fn split_instance(name: &str) -> Option<(String, String)> {
     let (stem, suffix) = name.rsplit_once('.')?;
     let (prefix, instance) = stem.split_once('@')?;
     (!instance.is_empty()).then(|| (format!("{prefix}@.{suffix}"), instance.to_owned()))
@@ -297,6 +299,7 @@ mod tests {
 
     #[test]
     fn a_unit_that_is_to_be_enabled_exists() {
+        assert!(links("disable *\n", &["getty@tty1.service"]).is_ok());
         let e = links("disable *\n", &["nope.service"]).unwrap_err();
         assert!(
             e.to_string().contains("there is no unit nope.service"),
