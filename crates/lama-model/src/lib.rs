@@ -9,6 +9,8 @@ mod check;
 mod distro;
 mod error;
 pub mod files;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod ids;
 mod image;
 pub mod layout;

@@ -119,6 +119,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Scripts(c) => cmd::scripts::run(&app, &c),
         Command::Tools(c) => cmd::tools::run(&app, &c),
         Command::Inspect(c) => cmd::inspect::run(&app, &c),
+        Command::Host(c) => cmd::host::run(&app, &c),
         Command::Keys(c) => cmd::keys::run(&app, c),
         Command::Clean(c) => cmd::clean::run(&app, &c),
         Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),

