@@ -38,10 +38,12 @@ pub type Answer = Vec<(TreePath, Node)>;
 /// The tool fails or writes nothing.
 pub fn run(tree: &Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) -> Result<Answer> {
     let input = tree.subset(step.reads)?;
-    // A tools tree's folder is named by the hash of its lock; the machine's own tools have no such
-    // identity, so what they make is not kept.
+    // A tools tree of the same cache is named by the hash of its packages. Others, and the machine's
+    // own tools, have no such identity, so what they make is not kept.
+    let cache = store.parent();
     let tool = tools
         .root()
+        .filter(|r| cache.is_some() && r.parent().and_then(Path::parent) == cache)
         .and_then(Path::file_name)
         .map(|n| n.to_string_lossy().into_owned());
     let key = tool.map(|t| key(&input, step, &t, store));
@@ -54,12 +56,7 @@ pub fn run(tree: &Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) -> Res
     {
         return read(path);
     }
-    let scratch_root = store.join("scratch");
-    fs::create_dir_all(&scratch_root)?;
-    let scratch = tempfile::Builder::new()
-        .prefix(step.name)
-        .tempdir_in(&scratch_root)
-        .at("create a directory in", &scratch_root)?;
+    let scratch = fs::Scratch::new_in(store.join("scratch"))?;
     let root = scratch
         .path()
         .canonicalize()
@@ -98,7 +95,7 @@ pub fn run(tree: &Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) -> Res
                     .and_then(|()| std::io::Write::flush(&mut w))
                     .at("write", &path)?;
             }
-            staged.commit(0o644)?;
+            staged.commit_synced(0o644)?;
             read(&path)
         }
         None => Ok(files(out.iter().map(|(p, n)| (p.clone(), n.clone())))),

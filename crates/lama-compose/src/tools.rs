@@ -75,17 +75,15 @@ pub fn tools_tree(
             fs::remove_dir_all(e.path())?;
         }
     }
-    let tmp = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .tempdir_in(dir)
-        .at("create a directory in", dir)?;
+    let tmp = fs::Scratch::new_in(dir)?;
     write_dir(&tree, tmp.path())?;
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(tmp.path(), std::fs::Permissions::from_mode(0o755))
         .at("set the mode of", tmp.path())?;
     compile_python(tmp.path());
-    let made = tmp.keep();
-    fs::rename(&made, &target)?;
+    // A power cut leaves the whole tree or none.
+    fs::sync_file_system(tmp.path())?;
+    tmp.keep_as(&target)?;
     drop(task);
     Ok(target)
 }

@@ -165,7 +165,7 @@ fn extract(deb: &Path, tar: &Path, json: &Path) -> Result<Control> {
     let control = Control::new(fields, &c.scripts);
     let mut out = fs::Staged::new(tar)?;
     std::io::copy(&mut d.data_reader()?, out.file()).at("decompress into", tar)?;
-    out.commit(0o644)?;
+    out.commit_synced(0o644)?;
     let text = serde_json::to_vec(&control).map_err(|e| Error::Effect {
         origin: json.display().to_string(),
         what: e.to_string(),

@@ -192,6 +192,14 @@ impl Scratch {
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
+
+    /// Gives the folder its final name; nothing may be there yet.
+    pub fn keep_as(self, target: impl AsRef<Path>) -> Result<()> {
+        rename(self.dir.path(), target)?;
+        // Nothing is left to remove.
+        let _ = self.dir.keep();
+        Ok(())
+    }
 }
 
 impl Staged {
@@ -220,6 +228,16 @@ impl Staged {
     /// The open temporary file.
     pub fn file(&mut self) -> &mut File {
         self.tmp.as_file_mut()
+    }
+
+    /// As [`Staged::commit`], once the content is on the disk: for what is kept between runs and
+    /// trusted for being there, so that a power cut leaves it whole or not at all.
+    pub fn commit_synced(self, mode: u32) -> Result<()> {
+        let path = self.tmp.path();
+        // By path: a tool may have replaced the file we opened.
+        let file = File::open(path).at("open", path)?;
+        file.sync_data().at("write to the disk", path)?;
+        self.commit(mode)
     }
 
     /// Gives the file its mode (permission bits) and final name, replacing what was there.
@@ -271,18 +289,24 @@ fn parent(p: &Path) -> &Path {
     }
 }
 
-/// An error where the file system that `path` is on has no room left: what a tool says of that may be
-/// anything (mkfs.erofs: "invalid chksum").
-pub fn check_room(path: impl AsRef<Path>) -> Result<()> {
-    /// Less is none: file systems keep some back.
-    const SOME: u64 = 1 << 20;
+/// An error where the file system that `path` is on has no room for `need` bytes: what a tool says of
+/// that may be anything (mkfs.erofs: "invalid chksum").
+pub fn check_room(path: impl AsRef<Path>, need: u64) -> Result<()> {
     let path = path.as_ref();
     let at = rustix::fs::statvfs(parent(path)).map_err(io::Error::from);
     let at = at.at("look at the file system of", path)?;
-    if at.f_bavail.saturating_mul(at.f_frsize) >= SOME {
+    if at.f_bavail.saturating_mul(at.f_frsize) >= need {
         return Ok(());
     }
     Err(io::Error::from(rustix::io::Errno::NOSPC)).at("write", path)
+}
+
+/// Writes all of the file system that `path` is on to the disk.
+pub fn sync_file_system(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let file = File::open(path).at("open", path)?;
+    let synced = rustix::fs::syncfs(&file).map_err(io::Error::from);
+    synced.at("write to the disk", path)
 }
 
 /// An exclusive lock on a file, held until dropped; other processes wait for it.
@@ -300,6 +324,14 @@ impl FileLock {
             .write(true)
             .open(path)
             .at("open", path)?;
+        f.lock().at("lock", path)?;
+        Ok(Self(f))
+    }
+
+    /// As [`FileLock::exclusive`], on a folder that is there; nothing is made in it.
+    pub fn folder(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let f = File::open(path).at("open", path)?;
         f.lock().at("lock", path)?;
         Ok(Self(f))
     }

@@ -10,6 +10,7 @@
 //!
 //! [set."x86_64/base"]
 //! architecture = "amd64"
+//! feeds = ["debian debian trixie main"]
 //! request = ["bash"]
 //! packages = [
 //!     "bash=5.2.37-2+b5:amd64",
@@ -175,6 +176,8 @@ impl LockedPackage {
 pub struct Set {
     /// The architecture.
     pub architecture: String,
+    /// Where it was asked, sorted: feed, archive, suite and components of each in a line.
+    pub feeds: Vec<String>,
     /// What was asked for, sorted: a lock whose request differs is out of date.
     pub request: Vec<String>,
     packages: BTreeSet<Id>,
@@ -280,6 +283,13 @@ impl Lock {
         self.prune();
     }
 
+    /// Records where a set was asked for; see [`Set::feeds`].
+    pub fn record_feeds(&mut self, set: &str, feeds: Vec<String>) {
+        if let Some(s) = self.sets.get_mut(set) {
+            s.feeds = feeds;
+        }
+    }
+
     /// Removes the sets that `keep` refuses, and the packages only they used.
     pub fn retain_sets(&mut self, keep: impl Fn(&str) -> bool) {
         self.sets.retain(|name, _| keep(name));
@@ -334,6 +344,7 @@ impl Lock {
                 quote(name),
                 quote(&s.architecture)
             ));
+            list(&mut out, "feeds", s.feeds.iter().map(String::as_str));
             list(&mut out, "request", s.request.iter().map(String::as_str));
             let ids: Vec<String> = s.packages.iter().map(Id::to_string).collect();
             list(&mut out, "packages", ids.iter().map(String::as_str));
@@ -385,6 +396,7 @@ impl Lock {
         for (name, s) in raw.set {
             let mut set = Set {
                 architecture: s.architecture,
+                feeds: s.feeds,
                 request: s.request,
                 packages: BTreeSet::new(),
             };
@@ -438,6 +450,8 @@ struct Raw {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawSet {
     architecture: String,
+    #[serde(default)]
+    feeds: Vec<String>,
     #[serde(default)]
     request: Vec<String>,
     packages: Vec<Spanned<String>>,

@@ -90,6 +90,12 @@ pub fn make(tools: &Tools, tree: &Arc<Tree>, out: &Path, options: &Options) -> R
     if let Some(l) = &options.label {
         cmd = cmd.arg(format!("-L{l}"));
     }
+    // It keeps the content beside the image until it is done.
+    let content = |n: &lama_tree::Node| match &n.kind {
+        lama_tree::Kind::File(c) => c.len() as u64,
+        _ => 0,
+    };
+    let need: u64 = tree.iter().map(|(_, n)| content(n)).sum();
     let (tree, epoch) = (Arc::clone(tree), options.epoch);
     let made = cmd
         .arg(staged.path())
@@ -97,7 +103,8 @@ pub fn make(tools: &Tools, tree: &Arc<Tree>, out: &Path, options: &Options) -> R
         .stdin_with(move |w| lama_tree::write_tar(&tree, w, epoch))
         .run();
     if let Err(e) = made {
-        lama_exec::fs::check_room(out)?;
+        drop(staged);
+        lama_exec::fs::check_room(out, need + need / 8)?;
         return Err(e.into());
     }
     staged.commit(0o644)?;

@@ -38,11 +38,20 @@ impl FrameCache {
         let place = self
             .dir
             .join(format!("{}-{how}.zst", blake3::hash(data).to_hex()));
-        if let Some(known) = fs::read_optional(&place)? {
+        // A power cut may have left it short: what it says of itself has to be so.
+        let whole = |known: &[u8]| {
+            let content = zstd::zstd_safe::get_frame_content_size(known)
+                .ok()
+                .flatten();
+            content == Some(data.len() as u64)
+                && zstd::zstd_safe::find_frame_compressed_size(known).ok() == Some(known.len())
+        };
+        if let Some(known) = fs::read_optional(&place)?.filter(|k| whole(k)) {
             touch(&place);
             return Ok(known);
         }
         let made = make()?;
+        debug_assert!(whole(&made), "a frame that says how long it is");
         fs::write_atomic(&place, &made)?;
         Ok(made)
     }

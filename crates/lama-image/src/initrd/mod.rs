@@ -120,6 +120,8 @@ fn compress(cpio: &[u8], level: i32) -> std::io::Result<Vec<u8>> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     z.multithread(u32::try_from(workers).unwrap_or(1))?;
     z.include_checksum(true)?;
+    z.set_pledged_src_size(Some(cpio.len() as u64))?;
+    z.include_contentsize(true)?;
     z.write_all(cpio)?;
     z.finish()
 }

@@ -7,18 +7,25 @@ use lama_exec::fs;
 use miette::{Result, miette};
 use std::process::ExitCode;
 
+/// What is in a cache.
+const CACHE: [&str; 5] = ["firmware", "frames", "store", "tmp", "tools"];
+
 /// Removes what was asked for; nothing else can be made again as easily, so nothing is the default.
 pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
     let p = &app.place;
     let mut gone = Vec::new();
     if c.all {
-        gone = vec![p.cache.clone(), p.project.join("deploy")];
+        // By name: the cache may be a folder that has other things, too.
+        gone = CACHE.map(|d| p.cache.join(d)).to_vec();
+        gone.push(p.project.join("deploy"));
     } else {
         if c.tools {
             gone.push(p.tools());
         }
         if c.results {
-            gone.extend(["frames", "tmp"].map(|d| p.cache.join(d)));
+            gone.extend(
+                ["frames", "tmp", "store/effects", "store/unpacked"].map(|d| p.cache.join(d)),
+            );
         }
         if c.packages {
             gone.push(p.store());

@@ -3,7 +3,7 @@
 
 use crate::App;
 use crate::cli;
-use crate::pipeline::packages::{SetSpec, resolve};
+use crate::pipeline::packages::{SetSpec, guard, resolve};
 use lama_feed::{Lock, LockedPackage, Renew};
 use lama_model::Description;
 use miette::{Result, miette};
@@ -13,10 +13,11 @@ use std::process::ExitCode;
 /// Pins, renews, or prints.
 pub fn run(app: &App, c: &cli::Lock) -> Result<ExitCode> {
     let path = app.place.lock();
-    let old = Lock::load(&path)?;
     if let Some(set) = &c.print {
-        return print(app, &old, set);
+        return print(app, &Lock::load(&path)?, set);
     }
+    let _guard = guard(app)?;
+    let old = Lock::load(&path)?;
     let description = Description::load(&app.place.distro)?;
     let renew = match &c.update {
         None => Renew::Nothing,
@@ -38,10 +39,7 @@ pub fn run(app: &App, c: &cli::Lock) -> Result<ExitCode> {
     // Tools of another architecture were pinned on another machine; they stay.
     new.retain_sets(|n| n.starts_with("tools/") || specs.iter().any(|s| s.name == n));
     for spec in &specs {
-        let pinned = new
-            .set(&spec.name)
-            .is_some_and(|s| s.request == spec.request);
-        if !pinned || c.update.is_some() {
+        if !spec.is_pinned(&new, &description) || c.update.is_some() {
             resolve(app, &description, spec, &mut new, &renew)?;
         }
     }

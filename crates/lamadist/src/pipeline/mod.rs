@@ -146,15 +146,18 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         }
         let set = KeySet::open(dir)?;
         set.require_release()?;
-        release::clean_tree(&app.place)?;
+        release::pinned_tools()?;
         set
     } else {
         development(app)?
     };
     // Somebody else building the same thing is waited for.
     let _lock = fs::FileLock::exclusive(deploy.join(".lock"))?;
-    let inputs = inputs(app, c, &keys)?;
-    if c.until == cli::Until::Disk && stamp::fresh(&deploy, &inputs) {
+    if c.release {
+        release::clean_tree(&app.place)?;
+    }
+    let before = inputs(app, c, &keys)?;
+    if c.until == cli::Until::Disk && stamp::fresh(&deploy, &before.all) {
         return Ok(Built {
             index: Some(Index::read(&deploy)?),
             deploy,
@@ -206,13 +209,24 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         progress: &*app.talk,
     }
     .run(root)?;
-    let files: Vec<PathBuf> = index
-        .artifacts
-        .iter()
-        .map(|a| deploy.join(&a.file))
+    let names = index.artifacts.iter().map(|a| a.file.as_str());
+    let files: Vec<PathBuf> = names
+        .chain([lama_image::index::FILE])
+        .map(|f| deploy.join(f))
         .collect();
-    // The lock may have been written on the way, so the inputs are taken anew.
-    stamp::record(&deploy, self::inputs(app, c, &keys)?, &files)?;
+    // The lock may have been written on the way, so the inputs are taken anew. Where somebody has
+    // edited the description meanwhile, nobody can say which of it was built.
+    let after = inputs(app, c, &keys)?;
+    if after.description == before.description {
+        stamp::record(&deploy, after.all, &files)?;
+    } else if c.release {
+        fs::remove_file(deploy.join(lama_image::index::FILE))?;
+        return Err(miette!(
+            help = "build again",
+            "{} was changed while the release was built",
+            app.place.distro.display()
+        ));
+    }
     Ok(Built {
         deploy,
         index: Some(index),
@@ -228,8 +242,18 @@ pub fn development(app: &App) -> Result<KeySet> {
     )?)
 }
 
-/// A digest over all that a build depends on.
-fn inputs(app: &App, c: &cli::Build, keys: &KeySet) -> Result<String> {
+/// Digests of what a build depends on.
+struct BuildInputs {
+    /// Everything.
+    all: String,
+    /// The description without the lock, which a build may write.
+    description: String,
+}
+
+fn inputs(app: &App, c: &cli::Build, keys: &KeySet) -> Result<BuildInputs> {
+    let lock = app.place.lock();
+    let description = stamp::Inputs::default().folder_without(&app.place.distro, &lock)?;
+    let description = description.finish();
     let mut i = stamp::Inputs::new()?;
     i.value("bsp", &c.target.bsp);
     i.value("image", &c.target.image);
@@ -238,7 +262,14 @@ fn inputs(app: &App, c: &cli::Build, keys: &KeySet) -> Result<String> {
         "tools",
         &std::env::var("LAMADIST_TOOLS").unwrap_or_default(),
     );
-    i.folder(&app.place.distro)?;
+    i.value("description", &description);
+    i.value("lock", &lock.is_file().to_string());
+    if lock.is_file() {
+        i.file(&lock)?;
+    }
     i.file(&keys.dir().join("keyset.toml"))?;
-    Ok(i.finish())
+    Ok(BuildInputs {
+        all: i.finish(),
+        description,
+    })
 }

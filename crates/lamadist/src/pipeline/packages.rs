@@ -94,9 +94,32 @@ fn supported(bsp: &str, machine: &Machine) -> Result<()> {
     }
 }
 
+impl SetSpec {
+    /// Whether the lock answers exactly this: the same packages asked for, of the same
+    /// architecture, from the same feeds.
+    pub fn is_pinned(&self, lock: &Lock, description: &Description) -> bool {
+        lock.set(&self.name).is_some_and(|s| {
+            s.request == self.request
+                && s.architecture == self.arch.as_str()
+                && s.feeds == self.feeds(description)
+        })
+    }
+
+    /// What the lock records of where it was asked.
+    fn feeds(&self, description: &Description) -> Vec<String> {
+        let line = |c: FeedConfig| {
+            let components = c.components.join(" ");
+            format!("{} {} {} {components}", c.name, c.archive, c.suite)
+        };
+        let mut all: Vec<String> = configs(description, self).map(line).collect();
+        all.sort();
+        all
+    }
+}
+
 /// The feeds as one set sees them.
-fn feed(app: &App, description: &Description, spec: &SetSpec) -> Result<Feed> {
-    let configs = description.distro.feeds.iter().map(|(name, f)| {
+fn configs(description: &Description, spec: &SetSpec) -> impl Iterator<Item = FeedConfig> {
+    description.distro.feeds.iter().map(|(name, f)| {
         let mut components = f.components.clone();
         components.extend(
             spec.components
@@ -111,13 +134,24 @@ fn feed(app: &App, description: &Description, spec: &SetSpec) -> Result<Feed> {
             components,
             keys: f.keys.iter().map(|k| description.root.join(k)).collect(),
         }
-    });
+    })
+}
+
+fn feed(app: &App, description: &Description, spec: &SetSpec) -> Result<Feed> {
     let mirrors = Mirrors::discover(&app.place.mirrors, Path::new("/"))?;
     let store = Store::open(app.place.store())?;
-    Ok(
-        Feed::new(configs.collect(), mirrors, store, app.talk.clone())
-            .with_freshness(Freshness::Enforce),
+    Ok(Feed::new(
+        configs(description, spec).collect(),
+        mirrors,
+        store,
+        app.talk.clone(),
     )
+    .with_freshness(Freshness::Enforce))
+}
+
+/// Held by who changes the lock, from reading to writing it.
+pub fn guard(app: &App) -> Result<lama_exec::fs::FileLock> {
+    Ok(lama_exec::fs::FileLock::folder(&app.place.distro)?)
 }
 
 /// Resolves a set anew and puts it into the lock.
@@ -139,6 +173,7 @@ pub fn resolve(
     let records = universe.resolve(&request)?;
     let pinned = feed.pin(&records)?;
     lock.replace_set(&spec.name, spec.arch.as_str(), &spec.request, pinned);
+    lock.record_feeds(&spec.name, spec.feeds(description));
     Ok(())
 }
 
@@ -151,10 +186,7 @@ pub fn ensure(
 ) -> Result<Vec<PackageInput>> {
     let path = app.place.lock();
     let mut lock = Lock::load(&path)?;
-    let pinned = lock
-        .set(&spec.name)
-        .is_some_and(|s| s.request == spec.request);
-    if !pinned {
+    if !spec.is_pinned(&lock, description) {
         if policy == Policy::Locked {
             let what = if lock.set(&spec.name).is_some() {
                 "was made for another description"
@@ -171,8 +203,7 @@ pub fn ensure(
         app.talk
             .say(&format!("{}: resolving {}", path.display(), spec.name));
         // Another build may be at it; whoever comes second finds the first one's result.
-        let _guard =
-            lama_exec::fs::FileLock::exclusive(app.place.cache.join("lamadist.lock.guard"))?;
+        let _guard = guard(app)?;
         lock = Lock::load(&path)?;
         resolve(app, description, spec, &mut lock, &Renew::Nothing)?;
         lock.save(&path)?;

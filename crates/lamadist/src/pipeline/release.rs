@@ -6,7 +6,18 @@ use crate::place::Place;
 use lama_exec::Tools;
 use miette::{Result, miette};
 
-/// Refuses uncommitted changes and untracked files.
+/// Refuses tools that no lock pins.
+pub fn pinned_tools() -> Result<()> {
+    if std::env::var_os("LAMADIST_TOOLS").is_none() {
+        return Ok(());
+    }
+    Err(miette!(
+        help = "unset it",
+        "a release is made with the tools that the lock pins, not with those of LAMADIST_TOOLS"
+    ))
+}
+
+/// Refuses uncommitted changes, untracked files, and ignored ones in the description.
 pub fn clean_tree(place: &Place) -> Result<()> {
     let git = |args: &[&str]| {
         Tools::host()
@@ -16,12 +27,22 @@ pub fn clean_tree(place: &Place) -> Result<()> {
             .args(args)
             .text()
     };
-    let status = git(&["status", "--porcelain", "--untracked-files=normal"]).map_err(|e| {
+    // Ignored files of the description would be built in like any other.
+    let mut status = git(&["status", "--porcelain", "--untracked-files=normal"]).map_err(|e| {
         miette!(
             help = "build a release from a git checkout, on a machine with git",
             "a release records its commit, but git does not tell it: {e}"
         )
     })?;
+    let distro = place.distro.to_string_lossy();
+    let ignored = git(&["status", "--porcelain", "--ignored=matching", "--", &distro]);
+    for line in ignored
+        .unwrap_or_default()
+        .lines()
+        .filter(|l| l.starts_with("!!"))
+    {
+        status = format!("{status}\n{line}").trim().to_owned();
+    }
     if status.is_empty() {
         return Ok(());
     }

@@ -22,6 +22,7 @@ pub struct Stamp {
 }
 
 /// Collects the inputs of a build.
+#[derive(Default)]
 pub struct Inputs(Sha256);
 
 impl Inputs {
@@ -48,15 +49,24 @@ impl Inputs {
         Ok(())
     }
 
-    /// Everything below a folder: names, kinds, whether executable, contents.
-    pub fn folder(&mut self, dir: &Path) -> Result<()> {
+    /// Everything below a folder, but for one file in it.
+    pub fn folder_without(mut self, dir: &Path, file: &Path) -> Result<Self> {
+        self.folder(dir, file)?;
+        Ok(self)
+    }
+
+    /// Names, kinds, whether executable, contents.
+    fn folder(&mut self, dir: &Path, without: &Path) -> Result<()> {
         for e in fs::read_dir(dir)? {
             let path = e.path();
+            if path == without {
+                continue;
+            }
             let meta = e.metadata().at("look at", &path)?;
             self.value("path", &e.file_name().to_string_lossy());
             if meta.is_dir() {
                 self.value("kind", "folder");
-                self.folder(&path)?;
+                self.folder(&path, without)?;
                 self.value("kind", "end");
             } else if meta.is_symlink() {
                 self.value("link", &fs::read_link(&path)?.to_string_lossy());
@@ -116,8 +126,8 @@ mod tests {
     use super::*;
 
     fn digest(dir: &Path) -> String {
-        let mut i = Inputs(Sha256::new());
-        i.folder(dir).unwrap();
+        let lock = dir.join("lock");
+        let i = Inputs::default().folder_without(dir, &lock).unwrap();
         i.finish()
     }
 
@@ -134,6 +144,8 @@ mod tests {
         };
         fs::write(p.join("a"), "2").unwrap();
         changed("other content");
+        fs::write(p.join("lock"), "2").unwrap();
+        assert_eq!(&digest(p), seen.last().unwrap(), "the lock counts apart");
         fs::rename(p.join("a"), p.join("b")).unwrap();
         changed("another name");
         std::fs::set_permissions(p.join("b"), PermissionsExt::from_mode(0o755)).unwrap();
