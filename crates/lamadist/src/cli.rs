@@ -243,9 +243,16 @@ pub enum Keys {
         /// Its name
         #[arg(long, default_value = "lamadist")]
         name: String,
-        /// Private keys that live elsewhere: ROLE=FILE or ROLE=pkcs11:…, with ROLE.crt beside
+        /// Private keys that live elsewhere: ROLE=FILE with ROLE.crt beside, or ROLE=pkcs11:… with
+        /// ROLE.crt in the working directory
         #[arg(long, value_name = "ROLE=KEY")]
         key: Vec<String>,
+        /// The PKCS#11 module, as the tools see it [default: the one of p11-kit]
+        #[arg(long, value_name = "FILE")]
+        pkcs11_module: Option<PathBuf>,
+        /// What the module needs of this machine, such as /run/pcscd; may be repeated
+        #[arg(long, value_name = "PATH")]
+        pkcs11_path: Vec<PathBuf>,
     },
     /// Show a key set's roles, fingerprints and problems
     Status {
@@ -263,6 +270,9 @@ pub enum Keys {
         /// End the change: forget the previous key
         #[arg(long)]
         finish: bool,
+        /// The new key, where it is not to be generated: FILE, or pkcs11:…; with ROLE.crt as for init
+        #[arg(long, value_name = "KEY", conflicts_with = "finish")]
+        key: Option<String>,
         /// The release set instead of the development set
         #[arg(long)]
         release: bool,

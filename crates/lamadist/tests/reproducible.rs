@@ -19,19 +19,35 @@ fn checkout(from: &Path, to: &Path) {
 }
 
 #[test]
-fn folder_umask_zone_and_locale_leave_no_trace() {
+fn folder_cache_umask_zone_and_locale_leave_no_trace() {
     let first = &common::base().index;
     let dir = tempfile::tempdir().unwrap();
     let distro = dir.path().join("elsewhere/distro");
     std::fs::create_dir_all(distro.parent().unwrap()).unwrap();
     checkout(&common::project().join("distro"), &distro);
     let deploy = dir.path().join("deploy");
+    // A cache that has the packages, but nothing that was ever made of them, nor the tools.
+    let cache = dir.path().join("cache");
+    let packages = common::cache().join("store/objects");
+    std::fs::create_dir_all(cache.join("store")).unwrap();
+    let linked = Command::new("cp")
+        .args(["-R", "--link"])
+        .arg(&packages)
+        .arg(cache.join("store/objects"))
+        .status()
+        .is_ok_and(|s| s.success());
+    if !linked {
+        // Another file system: downloaded once more.
+        std::fs::remove_dir_all(cache.join("store")).unwrap();
+    }
     let out = Command::new("sh")
         .args(["-c", "umask 077; exec \"$@\"", "sh"])
         .arg(env!("CARGO_BIN_EXE_lamadist"))
         .args(["--quiet", "build", "--locked"])
         .env("LAMADIST_DISTRO", &distro)
         .env("LAMADIST_DEPLOY", &deploy)
+        .env("LAMADIST_CACHE", &cache)
+        .env_remove("LAMADIST_TOOLS")
         .env("LAMADIST_KEYS", common::scratch().join("keys"))
         .env("TZ", "Asia/Tokyo")
         .env("LC_ALL", "C")

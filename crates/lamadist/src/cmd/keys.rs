@@ -3,7 +3,12 @@
 
 use crate::App;
 use crate::cli::Keys;
-use lama_keys::{KeySet, PrivateLocation, ReleaseOptions, Role, Severity, Source, Status};
+use crate::pipeline::{self, Sources, packages::Policy};
+use lama_exec::Tools;
+use lama_keys::{
+    KeySet, Pkcs11Access, PrivateKey, PrivateLocation, ReleaseOptions, Role, Severity, Source,
+    Status,
+};
 use miette::{IntoDiagnostic, Result, miette};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -26,36 +31,71 @@ pub fn run(app: &App, c: Keys) -> Result<ExitCode> {
             release: true,
             name,
             key,
+            pkcs11_module,
+            pkcs11_path,
         } => {
             let mut options = ReleaseOptions {
                 name,
                 ..ReleaseOptions::default()
             };
             for k in &key {
-                let (role, source) = source(k)?;
-                options.sources.insert(role, source);
+                let (role, key) = k.split_once('=').ok_or_else(|| {
+                    miette!(
+                        help = "write --key db=/path/db.key or --key db=pkcs11:…",
+                        "{k:?} has no `=`"
+                    )
+                })?;
+                let role: Role = role.parse().map_err(|e| miette!("{e}"))?;
+                options.sources.insert(role, source(role, key)?);
             }
-            KeySet::init_release(dir(true), &options, None, app.progress())?.status()
+            if pkcs11_module.is_some() || !pkcs11_path.is_empty() {
+                options.pkcs11 = Some(Pkcs11Access {
+                    module: pkcs11_module,
+                    paths: pkcs11_path,
+                    ..Pkcs11Access::default()
+                });
+            }
+            let token = |s: &Source| matches!(s, Source::Pkcs11 { .. });
+            let tools = tools_for(app, options.sources.values().any(token))?;
+            KeySet::init_release(dir(true), &options, tools.as_ref(), app.progress())?.status()
         }
         // Loaded, not opened: a broken set is what one wants to see the status of.
         Keys::Status { release } => KeySet::load(dir(release))?.status(),
         Keys::Rotate {
             role,
             finish,
+            key,
             release,
         } => {
             let role: Role = role.parse().map_err(|e| miette!("{e}"))?;
             let mut set = KeySet::open(dir(release))?;
+            let tools = tools_for(app, has_token(&set))?;
             if finish {
-                set.forget_previous(role, None)?;
+                set.forget_previous(role, tools.as_ref())?;
             } else {
-                set.rotate(role, &Source::Generate, None, app.progress())?;
+                let in_token = matches!(set.private_key(role), Ok(PrivateKey::Pkcs11(_)));
+                let source = match key {
+                    Some(k) => source(role, &k)?,
+                    None if in_token => {
+                        return Err(miette!(
+                            help = "make a new key in the token and name it: --key pkcs11:…",
+                            "the {role} key lives in a token, and its successor would be a file"
+                        ));
+                    }
+                    None => Source::Generate,
+                };
+                let tools = match (&source, tools) {
+                    (Source::Pkcs11 { .. }, None) => tools_for(app, true)?,
+                    (_, tools) => tools,
+                };
+                set.rotate(role, &source, tools.as_ref(), app.progress())?;
             }
             set.status()
         }
         Keys::Enroll { release } => {
             let set = KeySet::open(dir(release))?;
-            set.write_enrolment(None)?;
+            let tools = tools_for(app, has_token(&set))?;
+            set.write_enrolment(tools.as_ref())?;
             set.status()
         }
     };
@@ -68,25 +108,29 @@ pub fn run(app: &App, c: Keys) -> Result<ExitCode> {
     })
 }
 
-/// `ROLE=FILE` or `ROLE=pkcs11:…`; the certificate lies in ROLE.crt beside the file, or, for a
-/// token, in the working directory.
-fn source(text: &str) -> Result<(Role, Source)> {
-    let (role, key) = text.split_once('=').ok_or_else(|| {
-        miette!(
-            help = "write --key db=/path/db.key or --key db=pkcs11:…",
-            "{text:?} has no `=`"
-        )
-    })?;
-    let role: Role = role.parse().map_err(|e| miette!("{e}"))?;
+/// The tools tree, which keys in a token need.
+fn tools_for(app: &App, token: bool) -> Result<Option<Tools>> {
+    if !token {
+        return Ok(None);
+    }
+    let sources = Sources::load(&app.place.distro)?;
+    pipeline::tools(app, &sources, Policy::Extend).map(Some)
+}
+
+fn has_token(set: &KeySet) -> bool {
+    let token = |r: &Role| matches!(set.private_key(*r), Ok(PrivateKey::Pkcs11(_)));
+    Role::ALL.iter().any(token)
+}
+
+/// A file or `pkcs11:…`; the certificate lies in ROLE.crt beside the file, or, for a token, in the
+/// working directory.
+fn source(role: Role, key: &str) -> Result<Source> {
     if key.starts_with("pkcs11:") {
         let certificate = std::path::absolute(format!("{role}.crt")).into_diagnostic()?;
-        return Ok((
-            role,
-            Source::Pkcs11 {
-                uri: lama_keys::Pkcs11Uri::parse(key, lama_keys::PinValue::Refused)?,
-                certificate,
-            },
-        ));
+        return Ok(Source::Pkcs11 {
+            uri: lama_keys::Pkcs11Uri::parse(key, lama_keys::PinValue::Refused)?,
+            certificate,
+        });
     }
     let private_key: PathBuf = std::path::absolute(key).into_diagnostic()?;
     let beside = private_key
@@ -94,13 +138,10 @@ fn source(text: &str) -> Result<(Role, Source)> {
         .unwrap_or(Path::new("/"))
         .join(format!("{role}.crt"));
     let certificate = beside.is_file().then_some(beside);
-    Ok((
-        role,
-        Source::Files {
-            private_key,
-            certificate,
-        },
-    ))
+    Ok(Source::Files {
+        private_key,
+        certificate,
+    })
 }
 
 fn text(s: &Status) -> String {

@@ -31,6 +31,20 @@ pub fn scratch() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
 }
 
+/// The cache that builds of this test run share.
+pub fn cache() -> PathBuf {
+    std::env::var_os("LAMADIST_CACHE").map_or_else(
+        || {
+            let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let home = || std::env::home_dir().unwrap().join(".cache");
+            base.filter(|d| d.is_absolute())
+                .unwrap_or_else(home)
+                .join("lamadist")
+        },
+        |d| project().join(d),
+    )
+}
+
 /// The program, with keys and artefacts of the tests' own; packages come from the usual cache.
 pub fn lamadist(args: &[&str]) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_lamadist"));
