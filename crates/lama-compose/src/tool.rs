@@ -56,7 +56,7 @@ pub fn run(tree: &Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) -> Res
     {
         return read(path);
     }
-    let scratch = fs::Scratch::new_in(store.join("scratch"))?;
+    let scratch = scratch(store, &input)?;
     let root = scratch
         .path()
         .canonicalize()
@@ -100,6 +100,20 @@ pub fn run(tree: &Tree, store: &Path, tools: &Tools, step: &ToolStep<'_>) -> Res
         }
         None => Ok(files(out.iter().map(|(p, n)| (p.clone(), n.clone())))),
     }
+}
+
+/// A directory for a tool to work in: in memory where there is room, since ext4 is slow to make
+/// thousands of files where as many have just been removed.
+fn scratch(store: &Path, input: &Tree) -> Result<fs::Scratch> {
+    let memory = Path::new("/dev/shm");
+    let content = |n: &Node| n.content().map_or(0, Content::len) as u64;
+    let need: u64 = input.iter().map(|(_, n)| content(n) + 4096).sum();
+    if fs::check_room(memory.join("x"), 2 * need).is_ok()
+        && let Ok(s) = fs::Scratch::new_in(memory)
+    {
+        return Ok(s);
+    }
+    Ok(fs::Scratch::new_in(store.join("scratch"))?)
 }
 
 fn read(path: &Path) -> Result<Answer> {

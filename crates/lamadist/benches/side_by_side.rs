@@ -97,14 +97,17 @@ impl Bench {
         c
     }
 
-    fn forget_results(&self) {
-        measure(self.lamadist(&["clean", "--results"]));
+    fn forget_results(&self, more: &[&str]) {
+        measure(self.lamadist(&[&["clean", "--results"], more].concat()));
         fs::remove_dir_all(self.work.join("deploy")).unwrap();
     }
 
     fn ours(&self) {
         let build = || self.lamadist(&["build"]);
-        self.case("whole build, lamadist", || self.forget_results(), build);
+        let forget = || self.forget_results(&[]);
+        self.case("whole build, lamadist", forget, build);
+        let unpack = || self.forget_results(&["--unpacked"]);
+        self.case("whole build and unpacking, lamadist", unpack, build);
         self.case("nothing changed, lamadist", || (), build);
         let file = self.work.join("project/distro/files/core/etc/bench");
         let mut n = 0;
@@ -117,7 +120,8 @@ impl Bench {
         for bsp in ["x86_64", "qemu-arm64"] {
             let root = || self.lamadist(&["build", "--bsp", bsp, "--until", "root"]);
             let name = format!("root tree {bsp}, lamadist");
-            self.case(&name, || self.forget_results(), root);
+            self.case(&name, forget, root);
+            self.case(&format!("{name}, and unpacking"), unpack, root);
         }
     }
 

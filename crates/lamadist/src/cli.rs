@@ -453,6 +453,9 @@ pub struct Clean {
     /// Downloaded and unpacked packages
     #[arg(long)]
     pub packages: bool,
+    /// What packages were unpacked to; downloads stay
+    #[arg(long)]
+    pub unpacked: bool,
     /// Intermediate results that a build goes on from
     #[arg(long)]
     pub results: bool,

@@ -23,9 +23,10 @@ pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
             gone.push(p.tools());
         }
         if c.results {
-            gone.extend(
-                ["frames", "tmp", "store/effects", "store/unpacked"].map(|d| p.cache.join(d)),
-            );
+            gone.extend(["frames", "tmp", "store/effects"].map(|d| p.cache.join(d)));
+        }
+        if c.unpacked {
+            gone.push(p.store().join("unpacked"));
         }
         if c.packages {
             gone.push(p.store());
@@ -33,7 +34,7 @@ pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
     }
     if gone.is_empty() {
         return Err(miette!(
-            help = "--tools: the tools tree; --packages: downloads; --all: the whole cache and deploy/",
+            help = "--tools: the tools tree; --packages: downloads; --unpacked: only what they were unpacked to; --results: what builds go on from; --all: the whole cache and deploy/",
             "say what to remove"
         ));
     }
