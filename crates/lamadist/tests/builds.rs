@@ -234,9 +234,29 @@ fn a_release_refuses_what_would_not_be_one() {
     let stray = project.join("distro/files/core/etc/stray");
     std::fs::write(&stray, "x").unwrap();
     refused(release("keys", &[]), &["uncommitted", "stray"]);
+    // An ignored file would be built in as well.
+    std::fs::write(project.join(".git/info/exclude"), "stray\n").unwrap();
+    refused(release("keys", &[]), &["uncommitted", "stray"]);
     std::fs::remove_file(&stray).unwrap();
+    std::fs::write(project.join(".git/info/exclude"), "").unwrap();
 
-    // A package more than the lock has.
+    let mut c = Command::new(env!("CARGO_BIN_EXE_lamadist"));
+    c.current_dir(&project)
+        .args(["--quiet", "build", "--release"])
+        .env("LAMADIST_KEYS", dir.path().join("keys"))
+        .env("LAMADIST_TOOLS", dir.path())
+        .env("LAMADIST_DEPLOY", dir.path().join("deploy"));
+    refused(c.output().unwrap(), &["LAMADIST_TOOLS", "unset it"]);
+
+    // Another suite than the one that the lock was made from, and a package more than it has.
+    let main = project.join("distro/lamadist.toml");
+    let text = std::fs::read_to_string(&main).unwrap();
+    let other = text.replacen("trixie-updates", "trixie-backports", 1);
+    assert_ne!(text, other);
+    std::fs::write(&main, other).unwrap();
+    commit();
+    refused(release("keys", &[]), &["was made for another description"]);
+    std::fs::write(&main, text).unwrap();
     let group = project.join("distro/packagegroups/core.toml");
     let text = std::fs::read_to_string(&group).unwrap();
     let more = text.replacen("packages = [", "packages = [\n    \"hello\",", 1);

@@ -205,8 +205,10 @@ pub fn ensure(
         // Another build may be at it; whoever comes second finds the first one's result.
         let _guard = guard(app)?;
         lock = Lock::load(&path)?;
-        resolve(app, description, spec, &mut lock, &Renew::Nothing)?;
-        lock.save(&path)?;
+        if !spec.is_pinned(&lock, description) {
+            resolve(app, description, spec, &mut lock, &Renew::Nothing)?;
+            lock.save(&path)?;
+        }
     }
     let packages: Vec<&LockedPackage> = lock.packages_of(&spec.name).unwrap_or_default();
     let files = feed(app, description, spec)?.fetch(packages.iter().copied())?;

@@ -20,27 +20,19 @@ pub fn pinned_tools() -> Result<()> {
 /// Refuses uncommitted changes, untracked files, and ignored ones in the description.
 pub fn clean_tree(place: &Place) -> Result<()> {
     let git = |args: &[&str]| {
-        Tools::host()
-            .command("git")
-            .arg("-C")
-            .arg(&place.project)
-            .args(args)
-            .text()
+        let cmd = Tools::host().command("git").arg("-C").arg(&place.project);
+        cmd.args(args).text().map_err(|e| {
+            miette!(
+                help = "build a release from a git checkout, on a machine with git",
+                "a release records its commit, but git does not tell it: {e}"
+            )
+        })
     };
+    let mut status = git(&["status", "--porcelain", "--untracked-files=normal"])?;
     // Ignored files of the description would be built in like any other.
-    let mut status = git(&["status", "--porcelain", "--untracked-files=normal"]).map_err(|e| {
-        miette!(
-            help = "build a release from a git checkout, on a machine with git",
-            "a release records its commit, but git does not tell it: {e}"
-        )
-    })?;
     let distro = place.distro.to_string_lossy();
-    let ignored = git(&["status", "--porcelain", "--ignored=matching", "--", &distro]);
-    for line in ignored
-        .unwrap_or_default()
-        .lines()
-        .filter(|l| l.starts_with("!!"))
-    {
+    let ignored = git(&["status", "--porcelain", "--ignored=matching", "--", &distro])?;
+    for line in ignored.lines().filter(|l| l.starts_with("!!")) {
         status = format!("{status}\n{line}").trim().to_owned();
     }
     if status.is_empty() {
