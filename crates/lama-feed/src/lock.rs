@@ -34,8 +34,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use lama_exec::fs::{self, FsError};
-use serde::Deserialize;
-use toml::Spanned;
+use raw::Raw;
 
 use crate::config::FeedConfig;
 use crate::hash::Sha256;
@@ -436,82 +435,6 @@ fn list<'a>(out: &mut String, key: &str, items: impl Iterator<Item = &'a str>) {
     out.push_str(if any { "\n]\n" } else { "]\n" });
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Raw {
-    version: Spanned<i64>,
-    #[serde(default)]
-    set: BTreeMap<String, RawSet>,
-    #[serde(default)]
-    package: Vec<Spanned<RawPackage>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawSet {
-    architecture: String,
-    #[serde(default)]
-    feeds: Vec<String>,
-    #[serde(default)]
-    request: Vec<String>,
-    packages: Vec<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawPackage {
-    name: String,
-    version: String,
-    architecture: String,
-    source: String,
-    source_version: String,
-    feed: String,
-    archive: String,
-    path: String,
-    size: u64,
-    sha256: Sha256,
-}
-
-impl RawPackage {
-    /// The same demands as an index's record has to meet: a lock is a file that somebody may have
-    /// edited, and its paths go into URLs.
-    fn check(self) -> std::result::Result<LockedPackage, String> {
-        let record = lama_solver::Record::from_stanza(lama_solver::Stanza {
-            package: self.name.as_str().into(),
-            version: self.version.as_str().into(),
-            architecture: self.architecture.as_str().into(),
-            source: self.source.as_str().into(),
-            source_version: self.source_version.as_str().into(),
-            filename: self.path.as_str().into(),
-            size: self.size,
-            sha256: self.sha256.to_string().into(),
-            feed: self.feed.as_str().into(),
-            ..lama_solver::Stanza::default()
-        });
-        record.map_err(|e| {
-            format!(
-                "package `{}`: {}: {}",
-                self.name,
-                e.field.to_lowercase(),
-                e.what
-            )
-        })?;
-        Ok(LockedPackage {
-            id: Id {
-                name: self.name,
-                version: self.version,
-                architecture: self.architecture,
-            },
-            source: self.source,
-            source_version: self.source_version,
-            feed: self.feed,
-            archive: self.archive,
-            path: self.path,
-            size: self.size,
-            sha256: self.sha256,
-        })
-    }
-}
-
+mod raw;
 #[cfg(test)]
 mod tests;
