@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The commands, a module each.
+
+mod status;
+
+use crate::cli::Command;
+
+/// All of them, in the order that `--help` shows.
+pub const ALL: &[Command] = &[status::COMMAND];

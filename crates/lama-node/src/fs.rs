@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Files, with errors that name the path.
+#![allow(clippy::disallowed_methods)]
+
+use crate::error::{Context, Result};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The whole content.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    fs::read(path).context(format_args!("cannot read {}", path.display()))
+}
+
+/// The whole content, or nothing where there is no such file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_optional(path: impl AsRef<Path>) -> Result<Option<Vec<u8>>> {
+    let path = path.as_ref();
+    match fs::read(path) {
+        Ok(d) => Ok(Some(d)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e).context(format_args!("cannot read {}", path.display())),
+    }
+}
+
+/// A text file; what is not UTF-8 in it is replaced.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn text(path: impl AsRef<Path>) -> Result<String> {
+    Ok(String::from_utf8_lossy(&read(path)?).into_owned())
+}
+
+/// A line of sysfs or procfs without its newline; nothing where it cannot be read.
+pub fn line(path: impl AsRef<Path>) -> Option<String> {
+    let data = fs::read(path).ok()?;
+    Some(String::from_utf8_lossy(&data).trim().to_owned())
+}
+
+/// The names in a directory, sorted; none where there is no such directory.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn names(path: impl AsRef<Path>) -> Result<Vec<String>> {
+    let path = path.as_ref();
+    let what = format!("cannot list {}", path.display());
+    let entries = match fs::read_dir(path) {
+        Ok(e) => e,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).context(what),
+    };
+    let mut out = Vec::new();
+    for e in entries {
+        out.push(e.context(&what)?.file_name().to_string_lossy().into_owned());
+    }
+    out.sort();
+    Ok(out)
+}
+
+/// A directory and those above it.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create_dir(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    fs::create_dir_all(path).context(format_args!("cannot make {}", path.display()))
+}
+
+/// Writes a file beside its place with `mode`, syncs it and renames it there.
+///
+/// # Errors
+/// It cannot be written; what was there before stays.
+pub fn write(path: impl AsRef<Path>, data: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+    let mut r: &[u8] = data.as_ref();
+    copy(&mut r, path, mode).map(|_| ())
+}
+
+/// As [`write`], from a reader. Returns the number of bytes.
+///
+/// # Errors
+/// It cannot be read or written; what was there before stays.
+pub fn copy(from: &mut impl Read, path: impl AsRef<Path>, mode: u32) -> Result<u64> {
+    let path = path.as_ref();
+    let what = format!("cannot write {}", path.display());
+    if let Some(dir) = path.parent() {
+        create_dir(dir)?;
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let mut write = || -> std::io::Result<u64> {
+        let _ = fs::remove_file(&new);
+        let mut f = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&new)?;
+        let n = std::io::copy(from, &mut f)?;
+        f.flush()?;
+        // The umask may have taken some of it; FAT has no modes.
+        let _ = f.set_permissions(fs::Permissions::from_mode(mode));
+        f.sync_all()?;
+        fs::rename(&new, path)?;
+        if let Some(dir) = path.parent() {
+            // Some file systems do not sync directories.
+            let _ = File::open(dir).and_then(|d| d.sync_all());
+        }
+        Ok(n)
+    };
+    write()
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&new);
+        })
+        .context(what)
+}
+
+/// Opens a file for reading.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open(path: impl AsRef<Path>) -> Result<File> {
+    let path = path.as_ref();
+    File::open(path).context(format_args!("cannot open {}", path.display()))
+}
+
+/// Removes a file; one that is not there is fine.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).context(format_args!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The path with all links followed.
+///
+/// # Errors
+/// There is no such file.
+pub fn canonical(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let path = path.as_ref();
+    fs::canonicalize(path).context(format_args!("cannot find {}", path.display()))
+}
+
+/// `len` random bytes of the kernel's.
+///
+/// # Errors
+/// `/dev/urandom` cannot be read.
+pub fn random(len: usize) -> Result<Vec<u8>> {
+    let mut b = vec![0; len];
+    open("/dev/urandom")?
+        .read_exact(&mut b)
+        .context("cannot read /dev/urandom")?;
+    Ok(b)
+}

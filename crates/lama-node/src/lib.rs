@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The program on the node: it installs, tells how the machine is, and keeps it.
+//!
+//! One program with few dependencies, blocking and single-threaded; what systemd, cryptsetup, RAUC
+//! and restic do well is left to them and run as programs. Parsing works on text and bytes and is
+//! tested anywhere; what touches a machine is thin. Results go to standard output (`--json` for
+//! programs), talk to standard error.
+
+pub mod cli;
+pub mod cmd;
+pub mod error;
+pub mod fs;
+pub mod kernel;
+pub mod machine;
+pub mod run;
+
+pub use cli::main;
+pub use error::{Context, Error, Result};

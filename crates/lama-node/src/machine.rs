@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `/usr/lib/lamadist/machine.json`: what the build says of the image and of the machine it is for.
+
+use crate::error::{Context, Result};
+use crate::fs;
+use serde::Deserialize;
+
+/// Where the build lays it.
+pub const PATH: &str = "/usr/lib/lamadist/machine.json";
+
+/// The image and its machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Machine {
+    /// The machine (`distro/machines/`).
+    pub bsp: String,
+    /// The image (`distro/images/`).
+    pub image: String,
+    /// Its version.
+    pub version: String,
+    /// RAUC's `compatible`.
+    pub compatible: String,
+    /// How its disk is divided, in this order.
+    pub layout: Vec<Partition>,
+}
+
+/// One partition (`distro/layouts/`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Partition {
+    /// Its GPT name.
+    pub label: String,
+    /// Its type UUID.
+    pub r#type: String,
+    /// What it holds.
+    pub role: Role,
+    /// The slot it belongs to, `a` or `b`.
+    #[serde(default)]
+    pub slot: Option<String>,
+    /// Bytes; none where it takes the rest of the disk.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Whether it is LUKS2.
+    #[serde(default)]
+    pub encrypted: bool,
+    /// `ext4` or `xfs`, where one is made at installation.
+    #[serde(default)]
+    pub filesystem: Option<String>,
+}
+
+/// What a partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The EFI system partition.
+    Esp,
+    /// A root file system.
+    Root,
+    /// The verity hash tree of a root.
+    Verity,
+    /// What is mounted at /var.
+    Var,
+}
+
+impl Machine {
+    /// That of the running system.
+    ///
+    /// # Errors
+    /// The file is missing or of another version of this program.
+    pub fn read() -> Result<Self> {
+        Self::parse(&fs::read(PATH)?).context(PATH)
+    }
+
+    /// Parses the file's content.
+    ///
+    /// # Errors
+    /// It is not what the build writes.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        serde_json::from_slice(json).context("cannot be understood")
+    }
+}
