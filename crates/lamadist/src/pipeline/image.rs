@@ -67,6 +67,9 @@ impl Job<'_> {
             "systemd.verity_root_options=panic-on-corruption".to_owned(),
             "systemd.gpt_auto=no".to_owned(),
             "panic=10".to_owned(),
+            // What IMA writes down (distro/initrd/etc/ima/ima-policy), the same with every kernel.
+            "ima_hash=sha256".to_owned(),
+            "ima_template=ima-ng".to_owned(),
         ];
         words.extend(
             self.selection
