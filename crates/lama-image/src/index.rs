@@ -29,6 +29,8 @@ pub enum Kind {
     Addon,
     /// The list of packages.
     Manifest,
+    /// What a machine that boots it measures into its TPM.
+    Baseline,
     /// A RAUC bundle.
     Bundle,
     /// A bill of materials.

@@ -16,10 +16,12 @@
 //! | [`uki`] | the signed unified kernel image and its addons | `ukify` |
 //! | [`fat`] | the EFI system partition | own writer (FAT32) |
 //! | [`disk`] | the GPT disk, and its compressed form | `gptman`, `zstd` |
+//! | [`baseline`] | what a machine that boots it measures into its TPM | own |
 //! | [`index`] | `index.json` beside the artefacts | |
 
 mod arch;
 mod artifact;
+pub mod baseline;
 pub mod disk;
 pub mod erofs;
 mod error;

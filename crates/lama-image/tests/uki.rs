@@ -5,7 +5,7 @@ mod common;
 
 use common::{content, tools};
 use lama_exec::{Quiet, fs};
-use lama_image::{Arch, pe, uki};
+use lama_image::{Arch, baseline, pe, uki};
 use lama_keys::KeySet;
 use lama_tree::{Node, Tree};
 
@@ -292,4 +292,50 @@ fn unsigned_ones_are_ukifys_to_the_byte() {
     assert_eq!(policies(&ours), policies(&theirs));
     let signed = policies(&ours)["sha256"].as_array().unwrap().len();
     assert_eq!(signed, 8, "four phases, two keys");
+
+    predicted(&t, dir, &ours);
+}
+
+/// What the baseline says of PCR 11 is what systemd-measure calculates.
+fn predicted(t: &lama_exec::Tools, dir: &std::path::Path, uki: &[u8]) {
+    let baseline = baseline::Uki::of(&dir.join("ours.efi")).unwrap();
+    let mut cmd = t.command("/usr/lib/systemd/systemd-measure").args([
+        "calculate",
+        "--bank=sha256",
+        "--json=short",
+    ]);
+    for s in &baseline.sections {
+        let content = pe::section(uki, &s.name, "x").unwrap().unwrap();
+        let name = s.name.trim_start_matches('.');
+        fs::write(dir.join(format!("section-{name}")), content).unwrap();
+        cmd = cmd.arg(format!("--{name}=section-{name}"));
+    }
+    let theirs: serde_json::Value = cmd.bind(dir).cwd(dir).json().unwrap();
+    // Phases add up: `enter-initrd:leave-initrd:…`.
+    let theirs: Vec<(&str, &str)> = theirs["sha256"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| {
+            let path = p["phase"].as_str().unwrap();
+            (
+                path.rsplit(':').next().unwrap(),
+                p["hash"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let ours: Vec<(&str, &str)> = baseline
+        .pcr11
+        .iter()
+        .map(|p| (p.phase.as_str(), p.sha256.as_str()))
+        .collect();
+    assert_eq!(ours, theirs);
+    // A policy that was signed for something else is noticed.
+    let mut other = uki.to_vec();
+    let cmdline = pe::section(uki, ".cmdline", "x").unwrap().unwrap();
+    let at = cmdline.as_ptr() as usize - uki.as_ptr() as usize;
+    other[at] ^= 1;
+    fs::write(dir.join("other.efi"), other).unwrap();
+    let e = baseline::Uki::of(&dir.join("other.efi")).unwrap_err();
+    assert!(e.to_string().contains("enter-initrd"), "{e}");
 }

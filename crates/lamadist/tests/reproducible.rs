@@ -60,6 +60,6 @@ fn folder_cache_umask_zone_and_locale_leave_no_trace() {
         String::from_utf8_lossy(&out.stderr)
     );
     let second = Index::read(&deploy.join("x86_64/base")).unwrap();
-    assert_eq!(first.artifacts.len(), 10);
+    assert_eq!(first.artifacts.len(), 11);
     assert_eq!(first, &second);
 }

@@ -6,8 +6,10 @@ use lama_compose::Root;
 use lama_exec::progress::{Progress, Unit};
 use lama_exec::{Tools, fs};
 use lama_image::index::{Index, Kind};
-use lama_image::{Arch, Artifact, Compression, FrameCache, IdSpace, erofs, initrd, uki, verity};
-use lama_keys::KeySet;
+use lama_image::{
+    Arch, Artifact, Compression, FrameCache, IdSpace, baseline, erofs, initrd, uki, verity,
+};
+use lama_keys::{KeySet, Role};
 use lama_model::{Description, Selection};
 use lama_tree::{Node, Tree};
 use miette::{Result, miette};
@@ -213,9 +215,33 @@ impl Job<'_> {
             &Artifact::of(manifest_file, &manifest),
             self.deploy,
         )?;
+        self.baseline(&mut index)?;
         self.disk(arch, &ids, compression, &mut index)?;
         index.write(self.deploy)?;
         Ok(index)
+    }
+
+    /// Writes down what a machine that boots these artefacts measures.
+    fn baseline(&self, index: &mut Index) -> Result<()> {
+        let mut addons = Vec::new();
+        for a in index.artifacts.iter().filter(|a| a.kind == Kind::Addon) {
+            addons.push(baseline::Addon::of(&self.file(&a.file))?);
+        }
+        let certificates = self.keys.certificates(Role::Db);
+        let data = baseline::Baseline {
+            format: baseline::FORMAT,
+            version: index.version.clone(),
+            bsp: index.bsp.clone(),
+            image: index.image.clone(),
+            root_hash: index.root_hash.clone(),
+            uki: baseline::Uki::of(&self.file("lamadist.efi"))?,
+            addons,
+            db: certificates.into_iter().map(|c| c.fingerprint).collect(),
+        }
+        .to_json();
+        let file = self.file(baseline::FILE);
+        fs::write_atomic(&file, &data)?;
+        Ok(index.add(Kind::Baseline, &Artifact::of(file, &data), self.deploy)?)
     }
 
     /// Makes the addons, each of which says which devices are the root.
