@@ -6,6 +6,7 @@
 //! tested anywhere; what touches a machine is thin. Results go to standard output (`--json` for
 //! programs), talk to standard error.
 
+pub mod attest;
 pub mod cli;
 pub mod cmd;
 pub mod error;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The commands, a module each.
 
+mod attest;
 mod status;
 
 use crate::cli::Command;
 
 /// All of them, in the order that `--help` shows.
-pub const ALL: &[Command] = &[status::COMMAND];
+pub const ALL: &[Command] = &[attest::COMMAND, status::COMMAND];
