@@ -223,13 +223,13 @@ impl Report {
     }
 
     fn verdict(&self) -> &'static str {
-        match (self.ok, self.baseline.is_some(), self.quote.is_some()) {
+        let pinned = self.quote.as_ref().map(|q| q.pinned);
+        match (self.ok, self.baseline.is_some(), pinned) {
             (false, ..) => "this is not what it should be",
-            (true, true, true) => {
-                "this node booted what the baseline says, and its TPM signed that"
-            }
-            (true, true, false) => "this node booted what the baseline says",
             (true, false, _) => "logs and PCRs agree",
+            (true, true, None) => "this node booted what the baseline says",
+            (true, true, Some(true)) => "the owner of the key booted what the baseline says",
+            (true, true, Some(false)) => "somebody booted what the baseline says: no key was given",
         }
     }
 
