@@ -63,7 +63,35 @@ fn the_medium_boots_verified_and_forgets() {
             "{unit}"
         );
     }
-    assert_eq!(ask(&vm, "findmnt -n -o FSTYPE /etc"), "overlay");
+    let etc = ask(&vm, "findmnt -n -o FSTYPE,OPTIONS /etc");
+    assert!(
+        etc.starts_with("overlay") && etc.contains("noexec"),
+        "{etc}"
+    );
+
+    // What the TPM has measured is what the build predicted, and IMA has its policy.
+    let baseline = std::fs::read(built.file(Kind::Baseline)).unwrap();
+    let baseline: serde_json::Value = serde_json::from_slice(&baseline).unwrap();
+    let pcr = ask(&vm, "cat /sys/class/tpm/tpm0/pcr-sha256/11").to_lowercase();
+    let ready = &baseline["uki"]["pcr11"][3];
+    assert_eq!(
+        (&ready["phase"], &ready["sha256"]),
+        (&"ready".into(), &pcr.into())
+    );
+    ask(
+        &vm,
+        "cp /usr/bin/true /var/tmp/measured && /var/tmp/measured && /usr/bin/id -u",
+    );
+    let ima = ask(
+        &vm,
+        "cat /sys/kernel/security/integrity/ima/ascii_runtime_measurements",
+    );
+    let measured = |path: &str| ima.lines().any(|l| l.ends_with(path));
+    assert!(ima.contains(" ima-ng sha256:"), "{ima}");
+    assert!(
+        measured(" /var/tmp/measured") && !measured(" /usr/bin/id"),
+        "{ima}"
+    );
     ask(
         &vm,
         "echo kept > /etc/lamadist-test && echo kept > /var/lamadist-test",
