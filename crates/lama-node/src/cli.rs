@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: `lama-node COMMAND [OPTIONS]`.
 
-use crate::{Error, Result, cmd};
+use crate::{Error, Result, cmd, generator};
 use lexopt::prelude::*;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -133,6 +133,12 @@ pub fn main() -> ExitCode {
 }
 
 fn start() -> Result<ExitCode> {
+    let mut argv = std::env::args_os();
+    let called = argv.next().map(std::path::PathBuf::from);
+    if called.as_ref().and_then(|p| p.file_name()) == Some(generator::NAME.as_ref()) {
+        let dirs: Vec<String> = argv.map(|a| a.to_string_lossy().into_owned()).collect();
+        return generator::run(&dirs).map(|()| ExitCode::SUCCESS);
+    }
     let mut parser = lexopt::Parser::from_env();
     match parser.next().map_err(usage)? {
         None => {

@@ -29,6 +29,15 @@ impl Error {
         self
     }
 
+    /// The same, said of `place`.
+    #[must_use]
+    pub fn within(self, place: &str) -> Self {
+        Self {
+            message: format!("{place}: {}", self.message),
+            hint: self.hint,
+        }
+    }
+
     /// The hint.
     pub fn help(&self) -> Option<&str> {
         self.hint.as_deref()
@@ -54,10 +63,7 @@ pub trait Context<T> {
 
 impl<T> Context<T> for Result<T> {
     fn context(self, what: impl fmt::Display) -> Result<T> {
-        self.map_err(|e| Error {
-            message: format!("{what}: {}", e.message),
-            hint: e.hint,
-        })
+        self.map_err(|e| e.within(&what.to_string()))
     }
 }
 

@@ -6,12 +6,20 @@
 //! tested anywhere; what touches a machine is thin. Results go to standard output (`--json` for
 //! programs), talk to standard error.
 
+<<<<<<< HEAD
 pub mod attest;
+=======
+pub mod block;
+>>>>>>> a5ca072 (feat(node): the installer, and what an installed machine opens and mounts)
 pub mod cli;
 pub mod cmd;
 pub mod error;
 pub mod fs;
+pub mod generator;
+pub mod ids;
+pub mod install;
 pub mod kernel;
+pub mod luks;
 pub mod machine;
 pub mod run;
 

@@ -2,9 +2,10 @@
 //! The commands, a module each.
 
 mod attest;
+mod install;
 mod status;
 
 use crate::cli::Command;
 
 /// All of them, in the order that `--help` shows.
-pub const ALL: &[Command] = &[attest::COMMAND, status::COMMAND];
+pub const ALL: &[Command] = &[install::COMMAND, status::COMMAND, attest::COMMAND];

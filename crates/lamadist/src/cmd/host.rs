@@ -232,7 +232,7 @@ struct Partition {
     kind: String,
 }
 
-fn put(app: &App, p: &cli::HostPut) -> Result<()> {
+pub fn put(app: &App, p: &cli::HostPut) -> Result<()> {
     let disk = std::path::absolute(&p.disk).into_diagnostic()?;
     fs::metadata(&disk)?;
     let scratch = fs::Scratch::new_in(app.place.cache.join("tmp"))?;

@@ -22,6 +22,10 @@ const RELEASE_LEVEL: i32 = 11;
 /// 4 % smaller for sixteen times the work, more than all the rest of a build.
 const DEVELOPMENT_LEVEL: i32 = 3;
 
+/// What the initrd takes from the root besides systemd: the program that says what an installed
+/// machine opens and mounts, and what it reads.
+const NODE: [&str; 2] = ["usr/bin/lama-node", "usr/lib/lamadist/machine.json"];
+
 /// Everything a root tree is turned into artefacts with.
 pub struct Job<'a> {
     /// The description.
@@ -121,6 +125,7 @@ impl Job<'_> {
             cache: Some(frames.clone()),
             modules: self.selection.machine.initrd_modules.clone(),
             files: Some(self.description.root.join("initrd")),
+            extra: NODE.map(str::to_owned).to_vec(),
             ..initrd::Options::new(arch, epoch32)
         };
         let root_file = self.file("root.erofs");
@@ -269,7 +274,7 @@ impl Job<'_> {
                 &format!(
                     "lamadist.slot={slot} rauc.slot={bootname} \
                      systemd.verity_root_data=/dev/mapper/rootfs_{slot} \
-                     systemd.verity_root_hash=/dev/disk/by-partlabel/verity-{slot}"
+                     systemd.verity_root_hash=/dev/lamadist/verity-{slot}"
                 ),
             )
         };

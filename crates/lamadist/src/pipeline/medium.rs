@@ -33,6 +33,13 @@ impl Job<'_> {
                 fat::Source::File(self.file("live.addon.efi")),
             ),
         ]);
+        // The installer's: with one of these beside it a UKI is that slot's.
+        for slot in ["slot-a", "slot-b"] {
+            files.insert(
+                format!("lamadist/{slot}.addon.efi"),
+                fat::Source::File(self.file(&format!("{slot}.addon.efi"))),
+            );
+        }
         // A firmware in setup mode can enroll the keys from here by hand.
         for e in fs::read_dir(self.keys.enroll_dir())? {
             if let Some(name) = e.file_name().to_str().filter(|n| n.ends_with(".auth")) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `lamadist vm`.
 
+mod install;
+
 use crate::App;
 use crate::cli::{self, Target, Vm, VmBoot, VmShell};
 use crate::pipeline::{self, Sources, packages::Policy};
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub fn run(app: &App, c: &Vm) -> Result<ExitCode> {
     match c {
         Vm::Boot(b) => boot(app, b),
+        Vm::Install(i) => install::run(app, i),
         Vm::Shell(s) => shell(app, s),
         Vm::Stop(n) => {
             let mut vm = registry(app)?.open(&n.name)?;
@@ -77,8 +80,19 @@ fn disk(app: &App, target: &Target) -> Result<PathBuf> {
     Ok(deploy.join(&entry.file))
 }
 
-/// A machine with our keys in its firmware, Secure Boot on, and a TPM of its own.
+/// A machine with our keys in its firmware, Secure Boot on, and a TPM of its own; it boots its own
+/// disk where it was installed, else the medium.
 fn config(app: &App, tools: &Tools, name: &str, target: &Target) -> Result<VmConfig> {
+    let config = bare(app, tools, name, target)?;
+    let dir = app.place.vms()?.join(name);
+    match install::Installed::read(&dir)? {
+        Some(i) => Ok(config.disk(i.disk())),
+        None => Ok(config.disk(Disk::image(disk(app, target)?))),
+    }
+}
+
+/// The same without a disk.
+fn bare(app: &App, tools: &Tools, name: &str, target: &Target) -> Result<VmConfig> {
     let keys = if app.place.release_keys().join("keyset.toml").is_file() && is_release(app, target)?
     {
         KeySet::open(app.place.release_keys())?
@@ -114,7 +128,7 @@ fn config(app: &App, tools: &Tools, name: &str, target: &Target) -> Result<VmCon
         variables: Variables::Copy(variables),
         smm: Smm::On,
     };
-    Ok(config.disk(Disk::image(disk(app, target)?)))
+    Ok(config)
 }
 
 fn is_release(app: &App, target: &Target) -> Result<bool> {

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From the medium to an encrypted machine with two slots.
+//!
+//! Order is what makes it safe to interrupt: the disk is marked as being installed first (the ESP's
+//! GPT name, [`crate::block::UNFINISHED`]) and loses that mark last, when everything else is on it.
+//! An interrupted installation can be run again, and is never started from.
+
+pub mod answers;
+pub mod console;
+mod efi;
+pub mod mount;
+pub mod plan;
+pub mod recovery;
+pub mod repart;
+pub mod source;
+
+use crate::block::{self, Device, UNFINISHED};
+use crate::error::Context;
+use crate::kernel::{Cmdline, Slot};
+use crate::luks::{self, Opener, Secret};
+use crate::machine::{Machine, Partition, Role};
+use crate::run::Run;
+use crate::{Error, Result, fs, ids};
+use answers::{Answers, Finish};
+use mount::Mounted;
+use plan::Plan;
+use repart::{Blocks, Lock};
+use source::Source;
+use std::path::Path;
+
+/// Where the installer keeps what it works with.
+const WORK: &str = "/run/lamadist/install";
+
+/// A live system, ready to install from.
+pub struct Installer {
+    /// What is installed.
+    pub machine: Machine,
+    /// Where from.
+    pub source: Source,
+    /// All block devices.
+    pub devices: Vec<Device>,
+    /// What was answered beforehand.
+    pub answers: Answers,
+}
+
+/// What came of it.
+pub struct Done {
+    /// The disk.
+    pub disk: String,
+    /// The recovery key, once.
+    pub recovery: String,
+    /// The file on the medium that holds it, encrypted.
+    pub saved: Option<String>,
+    /// What somebody should know.
+    pub notes: Vec<String>,
+}
+
+impl Installer {
+    /// Looks around: what was booted, from where, which disks there are, what was answered.
+    ///
+    /// # Errors
+    /// This is not the live system, its medium cannot be read, an answer is wrong.
+    pub fn new() -> Result<Self> {
+        let cmdline = Cmdline::read()?;
+        if cmdline.slot() != Some(Slot::Live) {
+            return Err(Error::new("this is not the live system of a medium")
+                .hint("boot the medium to install from it"));
+        }
+        // Disks that are still being found.
+        Run::new("udevadm").args(["settle", "--timeout=30"]).run()?;
+        let machine = Machine::read()?;
+        let devices = block::devices()?;
+        let source = Source::find(&cmdline, &devices)?;
+        let mut answers = Answers::default();
+        if let Some(m) = source.medium() {
+            let path = m.at().join("lamadist/install.conf");
+            if let Some(d) = fs::read_optional(&path)? {
+                answers.read(&String::from_utf8_lossy(&d), "lamadist/install.conf")?;
+            }
+        }
+        if let Some(text) = credential("lamadist.install")? {
+            answers.read(&text, "credential lamadist.install")?;
+        }
+        answers.read_cmdline(&cmdline)?;
+        // Whoever may log in may also have the recovery key.
+        if answers.recipients.is_empty() {
+            let keys = fs::read_optional("/run/lamadist/authorized_keys/root")?;
+            let keys = String::from_utf8_lossy(&keys.unwrap_or_default()).into_owned();
+            let fit = keys.lines().filter(|l| answers::is_recipient(l));
+            answers.recipients = fit.map(str::to_owned).collect();
+        }
+        Ok(Self {
+            machine,
+            source,
+            devices,
+            answers,
+        })
+    }
+
+    /// The disks that might be installed to.
+    pub fn disks(&self) -> Vec<Device> {
+        let disks = self.devices.iter().filter(|d| d.is_disk());
+        disks.cloned().collect()
+    }
+
+    /// The plan that the answers lead to.
+    ///
+    /// # Errors
+    /// They name no disk that may be overwritten, or it is too small.
+    pub fn plan(&self) -> Result<Plan> {
+        let disks = self.disks();
+        let disk = plan::choose(&disks, &self.machine, &self.answers)?;
+        plan::plan(disk, &self.machine, self.source.content()?)
+    }
+
+    /// What keeps this machine from being installed as it should be.
+    ///
+    /// # Errors
+    /// No TPM, or Secure Boot off, and nobody said that this is fine.
+    pub fn ready(&self) -> Result<Lock> {
+        if !ids::secure_boot() && !self.answers.secure_boot_off {
+            return Err(Error::new(
+                "Secure Boot is off: whatever is started on this machine could open its disk",
+            )
+            .hint(
+                "enroll the keys from the medium's loader/keys/ in the firmware and switch Secure \
+                 Boot on, or answer secure-boot=off",
+            ));
+        }
+        match (luks::has_tpm(), self.answers.without_tpm) {
+            (_, true) => Ok(Lock::Passphrase),
+            (true, false) => Ok(Lock::Tpm),
+            (false, false) => Err(Error::new(
+                "this machine has no TPM 2.0 that could keep its disk's key",
+            )
+            .hint(
+                "switch it on in the firmware (fTPM, PTT), or answer without-tpm=passphrase: \
+                 then somebody has to type a passphrase at every boot",
+            )),
+        }
+    }
+
+    /// Does what the plan says. `passphrase` opens the disk of a machine without TPM.
+    ///
+    /// # Errors
+    /// Whatever goes wrong; the disk is marked as unfinished then.
+    pub fn install(&self, plan: &Plan, lock: Lock, passphrase: Option<&str>) -> Result<Done> {
+        let _lock = alone()?;
+        let disk = plan.disk.path.as_str();
+        let esp = ids::random()?;
+        let mut notes = Vec::new();
+
+        say(&format!("Marking {disk} as being installed"));
+        self.mark(disk)?;
+        say("Partitioning, encrypting and copying");
+        self.partition(disk, &esp, lock, passphrase)?;
+        Run::new("udevadm").args(["settle", "--timeout=30"]).run()?;
+
+        say("Adding the recovery key");
+        let recovery = recovery::generate()?;
+        let opener = match (lock, passphrase) {
+            (Lock::Passphrase, Some(p)) => Opener::Key(p),
+            _ => Opener::Tpm,
+        };
+        for p in self.machine.layout.iter().filter(|p| p.encrypted) {
+            let device = by_uuid(&ids::partition(&esp, &p.label));
+            luks::add_recovery(&device, opener, &recovery)?;
+            luks::check(&device, Opener::Key(&recovery))
+                .context("the new recovery key does not open the disk")?;
+        }
+
+        say("Writing the boot files");
+        let target = Mounted::new(&by_uuid(&esp), "vfat", "/run/lamadist/target-esp", "rw")?;
+        self.boot_files(target.at())?;
+        target.close()?;
+        let number = self.esp_number();
+        if let Err(e) = efi::entries(disk, number) {
+            notes.push(format!(
+                "The firmware takes no boot entries ({e}); it will start {} instead.",
+                source::boot_path()
+            ));
+        }
+
+        let saved = self.save(&recovery, &esp, &mut notes);
+        // From here on it is installed.
+        let label = self.esp().map_or("esp", |p| p.label.as_str());
+        Run::new("sfdisk")
+            .args(["--quiet", "--no-reread", "--no-tell-kernel", "--part-label"])
+            .args([disk, &number.to_string(), label])
+            .run()?;
+        Run::new("sync").run()?;
+        Ok(Done {
+            disk: plan.disk.line().trim().to_owned(),
+            recovery,
+            saved,
+            notes,
+        })
+    }
+
+    /// A table with one partition that says what is going on. All that was on the disk is lost from
+    /// here on.
+    fn mark(&self, disk: &str) -> Result<()> {
+        let esp = self.esp().map_or("", |p| p.r#type.as_str());
+        let script = format!("label: gpt\nsize=1MiB, type={esp}, name={UNFINISHED}\n");
+        let run = Run::new("sfdisk").args(["--quiet", "--wipe=always", "--wipe-partitions=always"]);
+        run.arg(disk).stdin(script).run().map(|_| ())
+    }
+
+    fn partition(&self, disk: &str, esp: &str, lock: Lock, passphrase: Option<&str>) -> Result<()> {
+        let empty = Path::new(WORK).join("empty");
+        fs::write(&empty, [0; 1 << 16], 0o600)?;
+        let blocks = Blocks {
+            root: &self.source.root,
+            verity: &self.source.verity,
+            empty: &empty,
+        };
+        let dir = Path::new(WORK).join("repart.d");
+        for name in fs::names(&dir)? {
+            fs::remove(dir.join(name))?;
+        }
+        for (name, text) in repart::definitions(&self.machine, esp, lock, blocks) {
+            fs::write(dir.join(name), text, 0o644)?;
+        }
+        let mut run = Run::new("systemd-repart");
+        run = run.args([
+            "--empty=force",
+            "--dry-run=no",
+            "--discard=yes",
+            "--no-pager",
+        ]);
+        run = run
+            .arg("--root=/")
+            .arg(format!("--definitions={}", dir.display()));
+        run = run.arg(format!("--seed={}", ids::random()?));
+        let secret;
+        run = match (lock, passphrase) {
+            (Lock::Passphrase, Some(p)) => {
+                secret = Secret::new("passphrase", p)?;
+                run.arg(format!("--key-file={}", secret.path().display()))
+            }
+            _ => run.args(luks::tpm_options()),
+        };
+        run.arg(disk).show()
+    }
+
+    fn esp(&self) -> Option<&Partition> {
+        self.machine.layout.iter().find(|p| p.role == Role::Esp)
+    }
+
+    /// The number of the ESP in the partition table.
+    fn esp_number(&self) -> usize {
+        let mut roles = self.machine.layout.iter();
+        roles.position(|p| p.role == Role::Esp).unwrap_or(0) + 1
+    }
+
+    fn boot_files(&self, esp: &Path) -> Result<()> {
+        let slot_a = self.source.slot_addon("a");
+        // The firmware's own path is for the day when it has forgotten its entries.
+        for uki in [source::boot_path().to_owned(), efi::uki("a")] {
+            let addon = Path::new(&efi::addons(&uki)).join("slot.addon.efi");
+            source::copy(&slot_a, &esp.join(addon))?;
+            source::copy(&self.source.uki(), &esp.join(&uki))?;
+        }
+        let addon = Path::new(&efi::addons(&efi::uki("b"))).join("slot.addon.efi");
+        source::copy(&self.source.slot_addon("b"), &esp.join(addon))?;
+        if let Some(host) = self.source.host_addon() {
+            source::copy(&host, &esp.join("loader/addons/host.addon.efi"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the recovery key, encrypted, to the medium. That it can't is no reason to fail.
+    fn save(&self, key: &str, esp: &str, notes: &mut Vec<String>) -> Option<String> {
+        if self.answers.recipients.is_empty() {
+            return None;
+        }
+        let Some(medium) = self.source.medium() else {
+            notes.push("There is no medium to write the recovery key to.".to_owned());
+            return None;
+        };
+        let write = || -> Result<String> {
+            let mut run = Run::new("age").arg("--armor");
+            for r in &self.answers.recipients {
+                run = run.arg("--recipient").arg(r);
+            }
+            let host = fs::line("/proc/sys/kernel/hostname").unwrap_or_default();
+            let text = format!("LamaDist recovery key of {host}, ESP {esp}:\n{key}\n");
+            let sealed = run.stdin(text).run()?.stdout;
+            let short = esp.get(..8).unwrap_or(esp);
+            let name = format!("lamadist/recovery-{host}-{short}.age");
+            medium.writable()?;
+            fs::write(medium.at().join(&name), sealed, 0o644)?;
+            Ok(name)
+        };
+        write()
+            .map_err(|e| notes.push(format!("The recovery key is not on the medium: {e}.")))
+            .ok()
+    }
+}
+
+impl Done {
+    /// What is said at the end, with the recovery key where `show` says so.
+    pub fn summary(&self, show: bool) -> String {
+        let mut s = format!("LamaDist is installed on {}\n", self.disk);
+        if show {
+            s += "\n  The recovery key opens the disk when the TPM does not: after a change of\n  \
+                  firmware or board, or in another machine. It is shown this once. Keep it\n  \
+                  somewhere else than on this machine:\n\n";
+            s += &format!("    {}\n\n", self.recovery);
+            s += &recovery::qr(&self.recovery).unwrap_or_default();
+        }
+        if let Some(f) = &self.saved {
+            s += &format!(
+                "  The recovery key is on the medium, encrypted: {f}\n  (age --decrypt)\n"
+            );
+        }
+        for n in &self.notes {
+            s += &format!("  {n}\n");
+        }
+        s
+    }
+}
+
+/// Ends as the answers say.
+///
+/// # Errors
+/// systemctl's.
+pub fn finish(how: Finish) -> Result<()> {
+    let verb = match how {
+        Finish::Stay => return Ok(()),
+        Finish::Reboot => "reboot",
+        Finish::PowerOff => "poweroff",
+    };
+    Run::new("systemctl")
+        .args(["--no-block", verb])
+        .run()
+        .map(|_| ())
+}
+
+fn by_uuid(uuid: &str) -> String {
+    format!("/dev/disk/by-partuuid/{uuid}")
+}
+
+/// A system credential (systemd.system-credentials(7)) that PID 1 has taken.
+///
+/// # Errors
+/// It cannot be read.
+pub fn credential(name: &str) -> Result<Option<String>> {
+    let mut places = vec!["/run/credentials/@system".to_owned()];
+    places.extend(std::env::var("CREDENTIALS_DIRECTORY"));
+    for dir in places {
+        if let Some(d) = fs::read_optional(Path::new(&dir).join(name))? {
+            return Ok(Some(String::from_utf8_lossy(&d).into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// One installation at a time; the lock ends with this process.
+fn alone() -> Result<std::fs::File> {
+    let path = "/run/lamadist/install.lock";
+    fs::write(path, "", 0o600)?;
+    let f = fs::open(path)?;
+    // SAFETY: a plain system call on an open descriptor.
+    let r = unsafe {
+        libc::flock(
+            std::os::fd::AsRawFd::as_raw_fd(&f),
+            libc::LOCK_EX | libc::LOCK_NB,
+        )
+    };
+    if r == 0 {
+        return Ok(f);
+    }
+    Err(Error::new("an installation is running already").hint("watch the other console"))
+}
+
+/// What is being done, for whoever looks at the console.
+pub fn say(what: &str) {
+    eprintln!("lamadist-install> {what}");
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+//! LUKS2 volumes: what opens them, and changing that. cryptsetup(8) and systemd-cryptenroll(1) do it.
+
+use crate::error::Context;
+use crate::run::Run;
+use crate::{Error, Result, fs};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The public key of the signed PCR policy, which systemd-stub takes from the UKI.
+pub const PCR_PUBLIC_KEY: &str = "/run/systemd/tpm2-pcr-public-key.pem";
+/// PCRs that are sealed to by value: 7, Secure Boot's state and keys.
+pub const PCRS: &str = "7";
+/// PCRs that are sealed to by signed policy: 11, the UKI and how far the boot got.
+pub const SIGNED_PCRS: &str = "11";
+/// The token that marks a recovery key, as systemd-cryptenroll writes it.
+const RECOVERY: &str = "systemd-recovery";
+const TPM: &str = "systemd-tpm2";
+
+/// What cryptsetup tells of a header (LUKS2 On-Disk Format Specification, section 3).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Header {
+    keyslots: BTreeMap<String, Value>,
+    tokens: BTreeMap<String, Token>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Token {
+    r#type: String,
+    keyslots: Vec<String>,
+    #[serde(rename = "tpm2-pcrs")]
+    pcrs: Vec<u32>,
+    #[serde(rename = "tpm2_pubkey_pcrs")]
+    pubkey_pcrs: Vec<u32>,
+}
+
+impl Header {
+    /// That of a device.
+    ///
+    /// # Errors
+    /// It is no LUKS2 volume.
+    pub fn read(device: &str) -> Result<Self> {
+        Run::new("cryptsetup")
+            .args(["luksDump", "--dump-json-metadata", device])
+            .json()
+    }
+
+    /// Slots that belong to a token of this type.
+    fn slots(&self, kind: &str) -> Vec<&str> {
+        let of = self.tokens.values().filter(|t| t.r#type == kind);
+        of.flat_map(|t| t.keyslots.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// How many slots the TPM opens.
+    pub fn tpm(&self) -> usize {
+        self.slots(TPM).len()
+    }
+
+    /// How many recovery keys there are.
+    pub fn recovery(&self) -> usize {
+        self.slots(RECOVERY).len()
+    }
+
+    /// How many slots a passphrase opens.
+    pub fn passphrase(&self) -> usize {
+        let (tpm, recovery) = (self.slots(TPM), self.slots(RECOVERY));
+        let others = |s: &&String| !tpm.contains(&s.as_str()) && !recovery.contains(&s.as_str());
+        self.keyslots.keys().filter(others).count()
+    }
+
+    /// PCRs by value and by signed policy that the TPM's slot is bound to.
+    pub fn pcrs(&self) -> Option<(&[u32], &[u32])> {
+        let t = self.tokens.values().find(|t| t.r#type == TPM)?;
+        Some((&t.pcrs, &t.pubkey_pcrs))
+    }
+
+    fn free_slot(&self) -> usize {
+        (0..32)
+            .find(|n| !self.keyslots.contains_key(&n.to_string()))
+            .unwrap_or(31)
+    }
+}
+
+/// What opens a volume that is to be changed.
+#[derive(Debug, Clone, Copy)]
+pub enum Opener<'a> {
+    /// The TPM.
+    Tpm,
+    /// A passphrase or recovery key.
+    Key(&'a str),
+}
+
+/// A secret in a file that only root reads, in memory; gone when this is dropped.
+pub struct Secret(PathBuf);
+
+impl Secret {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// /run cannot be written.
+    pub fn new(name: &str, text: &str) -> Result<Self> {
+        let path = Path::new("/run/lamadist/secret").join(name);
+        fs::write(&path, text, 0o600)?;
+        Ok(Self(path))
+    }
+
+    /// Where.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        let _ = fs::remove(&self.0);
+    }
+}
+
+/// Adds a recovery key. It is random, so nothing has to slow down who tries (as
+/// systemd-cryptenroll(1) does).
+///
+/// # Errors
+/// The volume does not open, or has no free slot.
+pub fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
+    let new = Secret::new("recovery", key)?;
+    let slot = Header::read(device)?.free_slot().to_string();
+    let mut run = Run::new("cryptsetup").args(["luksAddKey", "--batch-mode"]);
+    run = run.args(["--key-slot", &slot]);
+    run = run.args(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]);
+    run = run.args(["--hash", "sha512"]);
+    run = match opener {
+        Opener::Tpm => run.arg("--token-only"),
+        Opener::Key(k) => run.args(["--key-file", "-"]).stdin(k),
+    };
+    run.arg(device)
+        .arg(new.path())
+        .run()
+        .context(format_args!("cannot add a recovery key to {device}"))?;
+    let token = format!("{{\"type\":\"{RECOVERY}\",\"keyslots\":[\"{slot}\"]}}");
+    Run::new("cryptsetup")
+        .args(["token", "import", device])
+        .stdin(token)
+        .run()
+        .map(|_| ())
+}
+
+/// Whether this opens the volume; it stays closed.
+///
+/// # Errors
+/// It does not: why.
+pub fn check(device: &str, opener: Opener<'_>) -> Result<()> {
+    let run = Run::new("cryptsetup").args(["open", "--test-passphrase", "--batch-mode"]);
+    let run = match opener {
+        Opener::Tpm => run.arg("--token-only"),
+        Opener::Key(k) => run.args(["--key-file", "-"]).stdin(k),
+    };
+    run.arg(device).run().map(|_| ())
+}
+
+/// Seals the volume's key to this machine's TPM as it is now, in place of what was sealed before.
+///
+/// # Errors
+/// The volume does not open, or the TPM refuses.
+pub fn seal(device: &str, opener: Opener<'_>) -> Result<()> {
+    if !Path::new(PCR_PUBLIC_KEY).exists() {
+        return Err(Error::new(format!(
+            "there is no {PCR_PUBLIC_KEY}: this boot has no signed PCR policy"
+        ))
+        .hint("boot a UKI that `lamadist build` made, by UEFI"));
+    }
+    let mut run = Run::new("systemd-cryptenroll").args(tpm_options());
+    run = run.arg("--wipe-slot=tpm2");
+    let secret;
+    run = match opener {
+        Opener::Tpm => run.arg("--unlock-tpm2-device=auto"),
+        Opener::Key(k) => {
+            secret = Secret::new("unlock", k)?;
+            run.arg(format!("--unlock-key-file={}", secret.path().display()))
+        }
+    };
+    run.arg(device)
+        .run()
+        .context(format_args!("cannot seal the key of {device}"))
+        .map(|_| ())
+}
+
+/// What systemd-repart and systemd-cryptenroll seal with.
+pub fn tpm_options() -> [String; 4] {
+    [
+        "--tpm2-device=auto".to_owned(),
+        format!("--tpm2-pcrs={PCRS}"),
+        format!("--tpm2-public-key={PCR_PUBLIC_KEY}"),
+        format!("--tpm2-public-key-pcrs={SIGNED_PCRS}"),
+    ]
+}
+
+/// Whether there is a TPM 2.0 that the kernel drives.
+pub fn has_tpm() -> bool {
+    Path::new("/dev/tpmrm0").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_tells_what_opens_it() {
+        let h: Header = serde_json::from_str(
+            r#"{"keyslots":{"0":{"type":"luks2"},"1":{},"2":{}},
+            "tokens":{"0":{"type":"systemd-tpm2","keyslots":["0"],"tpm2-pcrs":[7],
+            "tpm2_pubkey_pcrs":[11],"tpm2-blob":["x"]},
+            "1":{"type":"systemd-recovery","keyslots":["1"]}},"segments":{},"config":{}}"#,
+        )
+        .unwrap();
+        assert_eq!((h.tpm(), h.recovery(), h.passphrase()), (1, 1, 1));
+        assert_eq!(h.pcrs(), Some((&[7][..], &[11][..])));
+        assert_eq!(h.free_slot(), 3);
+        assert_eq!(Header::default().passphrase(), 0);
+    }
+}
