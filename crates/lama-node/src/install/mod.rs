@@ -228,9 +228,7 @@ impl Installer {
             "--discard=yes",
             "--no-pager",
         ]);
-        run = run
-            .arg("--root=/")
-            .arg(format!("--definitions={}", dir.display()));
+        run = run.arg(format!("--definitions={}", dir.display()));
         run = run.arg(format!("--seed={}", ids::random()?));
         let secret;
         run = match (lock, passphrase) {

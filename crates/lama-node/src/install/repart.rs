@@ -71,7 +71,7 @@ pub fn definitions(
             let _ = writeln!(s, "CopyBlocks={}", c.display());
         }
         match p.role {
-            Role::Esp => s += "Format=vfat\nNoAuto=yes\n",
+            Role::Esp => s += "Format=vfat\n",
             Role::Var => {
                 let fs = p.filesystem.as_deref().unwrap_or("ext4");
                 let _ = writeln!(s, "Format={fs}\nNoAuto=yes");
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(
             d[0].1,
             "[Partition]\nType=e\nLabel=lamadist-installing\nUUID=E\nSizeMinBytes=4096\n\
-             SizeMaxBytes=4096\nFormat=vfat\nNoAuto=yes\n"
+             SizeMaxBytes=4096\nFormat=vfat\n"
         );
         assert!(d[1].1.contains("Encrypt=tpm2\nCopyBlocks=/0\n"));
         assert!(d[2].1.contains("CopyBlocks=/v\n") && !d[2].1.contains("Encrypt"));
