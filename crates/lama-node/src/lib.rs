@@ -6,11 +6,8 @@
 //! tested anywhere; what touches a machine is thin. Results go to standard output (`--json` for
 //! programs), talk to standard error.
 
-<<<<<<< HEAD
 pub mod attest;
-=======
 pub mod block;
->>>>>>> a5ca072 (feat(node): the installer, and what an installed machine opens and mounts)
 pub mod cli;
 pub mod cmd;
 pub mod error;
