@@ -36,7 +36,7 @@ pub use deb::{Control, Deb};
 pub use download::Options;
 pub use feed::{Error, Feed, Result};
 pub use hash::Sha256;
-pub use lama_solver::{Essential, Recommends, Record, Request, Universe};
+pub use lama_solver::{Dependencies, Essential, Recommends, Record, Request, Universe};
 pub use lock::{Change, Id, Lock, LockedPackage, Renew};
 pub use lockdiff::Direction;
 pub use mirror::Mirrors;

@@ -35,5 +35,5 @@ pub mod version;
 pub use error::{Error, Result};
 pub use record::{IsEssential, MultiArch, Priority, Record, RecordError, RelationField, Stanza};
 pub use relation::{RelationError, Relations};
-pub use request::{Essential, Recommends, Request};
+pub use request::{Dependencies, Essential, Recommends, Request};
 pub use universe::Universe;

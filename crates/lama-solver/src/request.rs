@@ -28,6 +28,16 @@ pub enum Recommends {
     Install,
 }
 
+/// Whether what packages depend on is part of the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dependencies {
+    /// It is.
+    #[default]
+    Follow,
+    /// It is not: the answer is the packages asked for and nothing else.
+    Leave,
+}
+
 /// What is asked of the solver.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -35,6 +45,8 @@ pub struct Request {
     /// or `native`), or the name of a virtual package. Their order can decide between equals, as
     /// on apt's command line.
     pub packages: Vec<String>,
+    /// Dependencies.
+    pub dependencies: Dependencies,
     /// Essential packages.
     pub essential: Essential,
     /// Recommendations.

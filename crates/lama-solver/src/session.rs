@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use crate::relation::{Relation, show_clause};
 use crate::universe::{Id, Name, Universe};
-use crate::{Error, Essential, Recommends, Record, RelationField, Request, Result};
+use crate::{Dependencies, Error, Essential, Recommends, Record, RelationField, Request, Result};
 use crate::{explain, greedy, request, sat};
 
 /// How much a requirement matters.
@@ -123,6 +123,10 @@ fn resolve_here(u: &Universe, request: &Request) -> Result<Vec<Record>> {
                 });
             }
         }
+    }
+    if request.dependencies == Dependencies::Leave {
+        let asked = s.wanted.iter().map(|c| s.candidate_of(&c.targets));
+        return Ok(s.answer(&asked.collect()));
     }
     let favourites = greedy::choose(&s);
     let favourites = s.sweep(&favourites);

@@ -5,7 +5,7 @@
 
 mod common;
 
-use lama_solver::{Error, Essential, Recommends, Request, Universe};
+use lama_solver::{Dependencies, Error, Essential, Recommends, Request, Universe};
 
 fn request(packages: &str) -> Request {
     Request {
@@ -246,6 +246,22 @@ fn recommendations_where_possible() {
     };
     let u = "Package: a\nRecommends: b, c, d\n\nPackage: b\nRecommends: e\n\nPackage: c\nConflicts: a\n\nPackage: e";
     assert_eq!(resolve(u, &r).unwrap(), "a=1 b=1 e=1");
+}
+
+#[test]
+fn packages_alone() {
+    let universe = "Package: a\nVersion: 2\nDepends: b\n\nPackage: a\nVersion: 1\nDepends: nobody\n\n\
+                    Package: b\n\nPackage: c";
+    let mut alone = request("a c");
+    alone.dependencies = Dependencies::Leave;
+    assert_eq!(resolve(universe, &alone).unwrap(), "a=2 c=1");
+    alone.prefer = [("a".into(), "1".into())].into();
+    assert_eq!(resolve(universe, &alone).unwrap(), "a=1 c=1");
+    alone.packages.push("d".into());
+    assert!(matches!(
+        resolve(universe, &alone),
+        Err(Error::Unknown { .. })
+    ));
 }
 
 #[test]
