@@ -88,7 +88,9 @@ fn distro(d: &Distro, o: &Origin, root: &Path) -> Result<()> {
             }
         }
     }
-    packages(o, &d.tools)
+    let t = &d.toolchain;
+    let of_toolchain = t.packages.iter().chain(t.arch_packages.values().flatten());
+    packages(o, d.tools.iter().chain(of_toolchain).chain(&t.std))
 }
 
 fn machine(m: &Item<Machine>, layouts: &Items<Layout>) -> Result<()> {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `distro/lamadist.toml`: the distribution itself.
 
+use crate::Arch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,10 +27,27 @@ pub struct Distro {
     pub feeds: BTreeMap<String, Feed>,
     /// Packages of the tools tree that builds run their external programs from.
     pub tools: Vec<String>,
+    /// What compiles the program on the node.
+    pub toolchain: Toolchain,
     /// Paths of packages that are left out of every image, as glob patterns (`*` crosses `/`); a
     /// pattern that begins with `!` keeps what an earlier one excluded.
     #[serde(default)]
     pub exclude: Vec<String>,
+}
+
+/// The compiler of the program on the node, from the feeds like everything else.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Toolchain {
+    /// Packages on every builder.
+    pub packages: Vec<String>,
+    /// Packages on builders of one architecture only: what compiles for the other ones.
+    #[serde(default)]
+    pub arch_packages: BTreeMap<Arch, Vec<String>>,
+    /// Packages of the *machine's* architecture that are taken where that is not the builder's,
+    /// without what they depend on: the compiler's libraries.
+    #[serde(default)]
+    pub std: Vec<String>,
 }
 
 /// A line of releases.

@@ -16,11 +16,12 @@ mod image;
 pub mod layout;
 mod load;
 mod machine;
+pub mod node;
 mod schema;
 pub mod scripts;
 mod select;
 
-pub use distro::{Distro, Feed, Track};
+pub use distro::{Distro, Feed, Toolchain, Track};
 pub use error::{Error, Result, parse};
 pub use image::{Compression, Image, PackageGroup};
 pub use layout::Layout;

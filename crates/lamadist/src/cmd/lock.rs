@@ -37,7 +37,7 @@ pub fn run(app: &App, c: &cli::Lock) -> Result<ExitCode> {
     let mut new = old.clone();
     let specs = SetSpec::all(&description)?;
     // Tools of another architecture were pinned on another machine; they stay.
-    new.retain_sets(|n| n.starts_with("tools/") || specs.iter().any(|s| s.name == n));
+    new.retain_sets(|n| SetSpec::is_of_builds(n) || specs.iter().any(|s| s.name == n));
     for spec in &specs {
         if !spec.is_pinned(&new, &description) || c.update.is_some() {
             resolve(app, &description, spec, &mut new, &renew)?;

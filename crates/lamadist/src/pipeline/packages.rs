@@ -4,10 +4,12 @@
 use crate::App;
 use lama_compose::PackageInput;
 use lama_feed::{
-    Arch, Feed, FeedConfig, Freshness, Lock, LockedPackage, Mirrors, Renew, Request, Store,
+    Arch, Dependencies, Feed, FeedConfig, Freshness, Lock, LockedPackage, Mirrors, Renew, Request,
+    Store,
 };
 use lama_model::{Description, Machine};
 use miette::{IntoDiagnostic, Result, miette};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Whether a build may resolve what the lock does not pin.
@@ -22,7 +24,7 @@ pub enum Policy {
 /// One set of packages in the lock.
 #[derive(Debug, Clone)]
 pub struct SetSpec {
-    /// Its name: `MACHINE/IMAGE`, or `tools/ARCHITECTURE`.
+    /// Its name: `MACHINE/IMAGE`, or `tools/`, `toolchain/` or `toolchain-std/` and an architecture.
     pub name: String,
     /// Its architecture.
     pub arch: Arch,
@@ -31,6 +33,19 @@ pub struct SetSpec {
     /// Feed components besides those of each feed.
     components: Vec<String>,
     essential: lama_feed::Essential,
+    dependencies: Dependencies,
+}
+
+/// The architecture of this machine.
+pub fn host_arch() -> Result<lama_model::Arch> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok(lama_model::Arch::Amd64),
+        "aarch64" => Ok(lama_model::Arch::Arm64),
+        other => Err(miette!(
+            help = "build on one of those",
+            "builds run on amd64 and arm64 machines, not on {other}"
+        )),
+    }
 }
 
 impl SetSpec {
@@ -44,41 +59,75 @@ impl SetSpec {
             request: s.packages,
             components: s.machine.components.clone(),
             essential: lama_feed::Essential::Include,
+            dependencies: Dependencies::Follow,
         })
     }
 
     /// The set of the tools tree, for this machine's architecture.
     pub fn tools(description: &Description) -> Result<Self> {
-        let arch = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => {
-                return Err(miette!(
-                    "builds run on amd64 and arm64 machines, not on {other}"
-                ));
-            }
-        };
-        let mut request = description.distro.tools.clone();
+        let request = description.distro.tools.clone();
+        Self::of_builds("tools", host_arch()?, request, Dependencies::Follow)
+    }
+
+    /// The set of the toolchain, for this machine's architecture.
+    pub fn toolchain(description: &Description) -> Result<Self> {
+        let arch = host_arch()?;
+        let t = &description.distro.toolchain;
+        let mut request = t.packages.clone();
+        request.extend(t.arch_packages.get(&arch).into_iter().flatten().cloned());
+        Self::of_builds("toolchain", arch, request, Dependencies::Follow)
+    }
+
+    /// The set of the toolchain's libraries for machines of another architecture than this one's.
+    ///
+    /// Its packages are taken alone. What they depend on is the compiler of that architecture,
+    /// a hundred megabytes of which nothing could run here; a program is linked with files of these
+    /// packages only.
+    pub fn toolchain_std(description: &Description, arch: lama_model::Arch) -> Result<Self> {
+        let request = description.distro.toolchain.std.clone();
+        Self::of_builds("toolchain-std", arch, request, Dependencies::Leave)
+    }
+
+    fn of_builds(
+        kind: &str,
+        arch: lama_model::Arch,
+        mut request: Vec<String>,
+        dependencies: Dependencies,
+    ) -> Result<Self> {
         request.sort();
         request.dedup();
         Ok(Self {
-            name: format!("tools/{arch}"),
-            arch: arch.parse().into_diagnostic()?,
+            name: format!("{kind}/{arch}"),
+            arch: arch.as_str().parse().into_diagnostic()?,
             request,
             components: Vec::new(),
             essential: lama_feed::Essential::Leave,
+            dependencies,
         })
+    }
+
+    /// Whether a set of this name serves builds on one architecture, and so may have been pinned on
+    /// another machine than this one.
+    pub fn is_of_builds(name: &str) -> bool {
+        let kind = name.split_once('/').map_or("", |(kind, _)| kind);
+        matches!(kind, "tools" | "toolchain" | "toolchain-std")
     }
 
     /// All sets that the lock should have.
     pub fn all(description: &Description) -> Result<Vec<Self>> {
-        let mut out = vec![Self::tools(description)?];
+        let mut out = vec![Self::tools(description)?, Self::toolchain(description)?];
+        let mut foreign = BTreeSet::new();
         for (bsp, machine) in description.machines() {
             if supported(bsp, machine).is_ok() {
+                foreign.insert(machine.arch);
                 for (image, _) in description.images() {
                     out.push(Self::image(description, bsp, image)?);
                 }
             }
+        }
+        foreign.remove(&host_arch()?);
+        for arch in foreign {
+            out.push(Self::toolchain_std(description, arch)?);
         }
         Ok(out)
     }
@@ -166,6 +215,7 @@ pub fn resolve(
     let universe = feed.refresh(&spec.arch)?;
     let request = Request {
         packages: spec.request.clone(),
+        dependencies: spec.dependencies,
         essential: spec.essential,
         recommends: lama_feed::Recommends::Ignore,
         prefer: lock.prefer(&spec.name, renew),
@@ -177,6 +227,38 @@ pub fn resolve(
     Ok(())
 }
 
+/// The lock, with this set in it: resolved and pinned now where it was not and the policy allows it.
+fn locked(app: &App, description: &Description, spec: &SetSpec, policy: Policy) -> Result<Lock> {
+    let path = app.place.lock();
+    let mut lock = Lock::load(&path)?;
+    if spec.is_pinned(&lock, description) {
+        return Ok(lock);
+    }
+    if policy == Policy::Locked {
+        let what = if lock.set(&spec.name).is_some() {
+            "was made for another description"
+        } else {
+            "does not pin"
+        };
+        return Err(miette!(
+            help = "run `lamadist lock` and commit the lock",
+            "{} {what} {}",
+            path.display(),
+            spec.name
+        ));
+    }
+    app.talk
+        .say(&format!("{}: resolving {}", path.display(), spec.name));
+    // Another build may be at it; whoever comes second finds the first one's result.
+    let _guard = guard(app)?;
+    lock = Lock::load(&path)?;
+    if !spec.is_pinned(&lock, description) {
+        resolve(app, description, spec, &mut lock, &Renew::Nothing)?;
+        lock.save(&path)?;
+    }
+    Ok(lock)
+}
+
 /// The packages of a set, fetched.
 pub fn ensure(
     app: &App,
@@ -184,32 +266,7 @@ pub fn ensure(
     spec: &SetSpec,
     policy: Policy,
 ) -> Result<Vec<PackageInput>> {
-    let path = app.place.lock();
-    let mut lock = Lock::load(&path)?;
-    if !spec.is_pinned(&lock, description) {
-        if policy == Policy::Locked {
-            let what = if lock.set(&spec.name).is_some() {
-                "was made for another description"
-            } else {
-                "does not pin"
-            };
-            return Err(miette!(
-                help = "run `lamadist lock` and commit the lock",
-                "{} {what} {}",
-                path.display(),
-                spec.name
-            ));
-        }
-        app.talk
-            .say(&format!("{}: resolving {}", path.display(), spec.name));
-        // Another build may be at it; whoever comes second finds the first one's result.
-        let _guard = guard(app)?;
-        lock = Lock::load(&path)?;
-        if !spec.is_pinned(&lock, description) {
-            resolve(app, description, spec, &mut lock, &Renew::Nothing)?;
-            lock.save(&path)?;
-        }
-    }
+    let lock = locked(app, description, spec, policy)?;
     let packages: Vec<&LockedPackage> = lock.packages_of(&spec.name).unwrap_or_default();
     let files = feed(app, description, spec)?.fetch(packages.iter().copied())?;
     Ok(packages
@@ -224,4 +281,18 @@ pub fn ensure(
             source: p.source.clone(),
         })
         .collect())
+}
+
+/// The digests of a set's packages, sorted; nothing is fetched.
+pub fn digests(
+    app: &App,
+    description: &Description,
+    spec: &SetSpec,
+    policy: Policy,
+) -> Result<Vec<String>> {
+    let lock = locked(app, description, spec, policy)?;
+    let packages = lock.packages_of(&spec.name).unwrap_or_default();
+    let mut all: Vec<String> = packages.iter().map(|p| p.sha256.to_string()).collect();
+    all.sort();
+    Ok(all)
 }

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the build tells the program on the node is what that understands.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use lama_model::Description;
+use lama_node::machine::{Machine, Role};
+
+#[test]
+fn the_node_reads_what_is_rendered() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../distro");
+    let d = Description::load(root).unwrap();
+    for (bsp, machine) in d.machines() {
+        let selection = d.select(bsp, "base").unwrap();
+        let text = selection.machine_json("1.2.3");
+        assert!(text.ends_with("}\n"), "{bsp}: {text}");
+        let m = Machine::parse(text.as_bytes()).unwrap();
+        assert_eq!(
+            (&*m.bsp, &*m.image, &*m.version, &m.compatible),
+            (bsp, "base", "1.2.3", &machine.compatible)
+        );
+        assert_eq!(m.layout.len(), selection.layout.partitions.len());
+        for (read, described) in m.layout.iter().zip(&selection.layout.partitions) {
+            assert_eq!(&read.label, described.label.get_ref());
+            let kind = described.role.type_uuid(machine.arch);
+            assert_eq!(read.r#type, kind.to_string());
+            assert_eq!(read.size, described.size.map(|s| s.0));
+            assert_eq!(read.slot.is_some(), described.slot.is_some());
+            // The same words on both sides.
+            let role = format!("{:?}", described.role);
+            assert_eq!(format!("{:?}", read.role), role);
+        }
+        let var = m.layout.iter().find(|p| p.role == Role::Var).unwrap();
+        assert!(var.encrypted && var.filesystem.is_some(), "{bsp}");
+        let slots: Vec<_> = m.layout.iter().filter_map(|p| p.slot.as_deref()).collect();
+        assert_eq!(slots, ["a", "a", "b", "b"], "{bsp}");
+    }
+}
