@@ -142,6 +142,16 @@ impl Cmd {
         self
     }
 
+    /// Makes host path `source` visible at `target` inside, read-only.
+    pub fn bind_ro_at(mut self, source: impl AsRef<Path>, target: impl AsRef<Path>) -> Self {
+        self.binds.push(Bind {
+            source: source.as_ref().to_owned(),
+            target: target.as_ref().to_owned(),
+            writable: false,
+        });
+        self
+    }
+
     /// The working directory (inside).
     pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
         self.cwd = Some(dir.as_ref().to_owned());

@@ -92,6 +92,16 @@ impl Place {
         self.cache.join("tools")
     }
 
+    /// The folder of trees that the program on the node is compiled with.
+    pub fn toolchains(&self) -> PathBuf {
+        self.cache.join("toolchain")
+    }
+
+    /// The folder of what it was compiled to.
+    pub fn node(&self) -> PathBuf {
+        self.cache.join("node")
+    }
+
     /// Where a build's artefacts go.
     pub fn deploy(&self, target: &crate::cli::Target) -> Result<PathBuf> {
         let base = match &target.deploy {

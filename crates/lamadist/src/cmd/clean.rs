@@ -8,7 +8,15 @@ use miette::{Result, miette};
 use std::process::ExitCode;
 
 /// What is in a cache.
-const CACHE: [&str; 5] = ["firmware", "frames", "store", "tmp", "tools"];
+const CACHE: [&str; 7] = [
+    "firmware",
+    "frames",
+    "node",
+    "store",
+    "tmp",
+    "toolchain",
+    "tools",
+];
 
 /// Removes what was asked for; nothing else can be made again as easily, so nothing is the default.
 pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
@@ -20,10 +28,10 @@ pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
         gone.push(p.project.join("deploy"));
     } else {
         if c.tools {
-            gone.push(p.tools());
+            gone.extend([p.tools(), p.toolchains()]);
         }
         if c.results {
-            gone.extend(["frames", "tmp", "store/effects"].map(|d| p.cache.join(d)));
+            gone.extend(["frames", "node", "tmp", "store/effects"].map(|d| p.cache.join(d)));
         }
         if c.unpacked {
             gone.push(p.store().join("unpacked"));
@@ -34,7 +42,7 @@ pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
     }
     if gone.is_empty() {
         return Err(miette!(
-            help = "--tools: the tools tree; --packages: downloads; --unpacked: only what they were unpacked to; --results: what builds go on from; --all: the whole cache and deploy/",
+            help = "--tools: the tools tree and the toolchain; --packages: downloads; --unpacked: only what they were unpacked to; --results: what builds go on from; --all: the whole cache and deploy/",
             "say what to remove"
         ));
     }

@@ -3,6 +3,7 @@
 
 mod image;
 mod medium;
+mod node;
 pub mod packages;
 mod release;
 mod stamp;
@@ -18,6 +19,7 @@ use lama_model::files::FileRules;
 use lama_model::ids::Ids;
 use lama_model::scripts::Scripts;
 use lama_model::{Description, Selection};
+use lama_tree::Node;
 use miette::{IntoDiagnostic, Result, WrapErr, miette};
 use packages::{Policy, SetSpec};
 use std::path::{Path, PathBuf};
@@ -117,6 +119,23 @@ pub fn root(
     })?)
 }
 
+/// Lays in the program on the node and what it is told of its machine.
+fn furnish(
+    root: &mut Root,
+    selection: &Selection<'_>,
+    version: &str,
+    program: Vec<u8>,
+) -> Result<()> {
+    let machine = selection.machine_json(version);
+    for (path, node) in [
+        ("usr/bin/lama-node", Node::file(program, 0o755)),
+        (lama_model::node::PATH, Node::file(machine, 0o644)),
+    ] {
+        root.tree.add(path, node).into_diagnostic()?;
+    }
+    Ok(())
+}
+
 /// What a build left behind.
 pub struct Built {
     /// The deploy folder.
@@ -156,7 +175,8 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
     if c.release {
         release::clean_tree(&app.place)?;
     }
-    let before = inputs(app, c, &keys)?;
+    let source = node::Source::read(&app.place)?;
+    let before = inputs(app, c, &keys, &source)?;
     if c.until == cli::Until::Disk && stamp::fresh(&deploy, &before.all) {
         return Ok(Built {
             index: Some(Index::read(&deploy)?),
@@ -173,7 +193,10 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         format!("{base}-dev")
     };
     let tools = tools(app, &sources, policy)?;
-    let root = root(app, &sources, &selection, &version, &tools, policy)?;
+    let arch = selection.machine.arch;
+    let program = node::node(app, &sources, &source, arch, policy)?;
+    let mut root = root(app, &sources, &selection, &version, &tools, policy)?;
+    furnish(&mut root, &selection, &version, program)?;
     stamp::forget(&deploy)?;
     fs::remove_file(deploy.join(lama_image::index::FILE))?;
     if c.until == cli::Until::Root {
@@ -215,16 +238,16 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         .map(|f| deploy.join(f))
         .collect();
     // The lock may have been written on the way, so the inputs are taken anew. Where somebody has
-    // edited the description meanwhile, nobody can say which of it was built.
-    let after = inputs(app, c, &keys)?;
-    if after.description == before.description {
+    // edited anything meanwhile, nobody can say which of it was built.
+    let after = inputs(app, c, &keys, &node::Source::read(&app.place)?)?;
+    if after.written == before.written {
         stamp::record(&deploy, after.all, &files)?;
     } else if c.release {
         fs::remove_file(deploy.join(lama_image::index::FILE))?;
         return Err(miette!(
             help = "build again",
             "{} was changed while the release was built",
-            app.place.distro.display()
+            app.place.project.display()
         ));
     }
     Ok(Built {
@@ -246,30 +269,29 @@ pub fn development(app: &App) -> Result<KeySet> {
 struct BuildInputs {
     /// Everything.
     all: String,
-    /// The description without the lock, which a build may write.
-    description: String,
+    /// What people write: the description without the lock, which a build may write, and the
+    /// source of the program on the node.
+    written: String,
 }
 
-fn inputs(app: &App, c: &cli::Build, keys: &KeySet) -> Result<BuildInputs> {
+fn inputs(app: &App, c: &cli::Build, keys: &KeySet, source: &node::Source) -> Result<BuildInputs> {
     let lock = app.place.lock();
-    let description = stamp::Inputs::default().folder_without(&app.place.distro, &lock)?;
-    let description = description.finish();
+    let mut written = stamp::Inputs::default().folder_without(&app.place.distro, &lock)?;
+    written.value("node", source.digest());
+    let written = written.finish();
     let mut i = stamp::Inputs::new()?;
     i.value("bsp", &c.target.bsp);
     i.value("image", &c.target.image);
     i.value("release", if c.release { "yes" } else { "no" });
-    i.value(
-        "tools",
-        &std::env::var("LAMADIST_TOOLS").unwrap_or_default(),
-    );
-    i.value("description", &description);
-    i.value("lock", &lock.is_file().to_string());
+    i.value("tools", std::env::var("LAMADIST_TOOLS").unwrap_or_default());
+    i.value("written", &written);
+    i.value("lock", lock.is_file().to_string());
     if lock.is_file() {
         i.file(&lock)?;
     }
     i.file(&keys.dir().join("keyset.toml"))?;
     Ok(BuildInputs {
         all: i.finish(),
-        description,
+        written,
     })
 }

@@ -34,8 +34,8 @@ impl Inputs {
     }
 
     /// A value.
-    pub fn value(&mut self, name: &str, value: &str) {
-        for part in [name, value] {
+    pub fn value(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        for part in [name.as_bytes(), value.as_ref()] {
             self.0.update((part.len() as u64).to_le_bytes());
             self.0.update(part);
         }
@@ -63,13 +63,13 @@ impl Inputs {
                 continue;
             }
             let meta = e.metadata().at("look at", &path)?;
-            self.value("path", &e.file_name().to_string_lossy());
+            self.value("path", e.file_name().to_string_lossy().as_bytes());
             if meta.is_dir() {
                 self.value("kind", "folder");
                 self.folder(&path, without)?;
                 self.value("kind", "end");
             } else if meta.is_symlink() {
-                self.value("link", &fs::read_link(&path)?.to_string_lossy());
+                self.value("link", fs::read_link(&path)?.to_string_lossy().as_bytes());
             } else {
                 let exec = meta.permissions().mode() & 0o111 != 0;
                 self.value("kind", if exec { "program" } else { "file" });

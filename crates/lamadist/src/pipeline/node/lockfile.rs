@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `Cargo.lock`: which crates the program on the node is made of, and what each one has to be.
+
+use super::source::{CRATE, Source};
+use miette::{Result, miette};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// The registry that crates come from.
+const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// A crate as it is pinned.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pinned {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its `.crate` file, in hexadecimal.
+    pub checksum: String,
+}
+
+/// `NAME-VERSION`, the name of its file and of the folder in it.
+impl fmt::Display for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.name, self.version)
+    }
+}
+
+#[derive(Deserialize)]
+struct Lockfile {
+    #[serde(default)]
+    package: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+    source: Option<String>,
+    checksum: Option<String>,
+    #[serde(default)]
+    dependencies: Vec<String>,
+}
+
+/// All crates that those of `wanted`, which the program depends on, are or depend on, sorted. The
+/// lock was made for the whole workspace, so there may be some that the program does without.
+///
+/// # Errors
+/// The lock lacks one, or pins one that is not from the registry.
+pub fn closure(source: &Source, wanted: &BTreeSet<String>) -> Result<Vec<Pinned>> {
+    let path = source.project.join("Cargo.lock");
+    let stale = |what: String| {
+        miette!(
+            help = "let `cargo check -p lama-node` bring it up to date, and commit it",
+            "{} {what}",
+            path.display()
+        )
+    };
+    let lock: Lockfile =
+        toml::from_str(&source.lock).map_err(|e| stale(format!("is no lock of cargo's: {e}")))?;
+    let mut by_name: BTreeMap<&str, Vec<&Package>> = BTreeMap::new();
+    for p in &lock.package {
+        by_name.entry(&p.name).or_default().push(p);
+    }
+    // `name`, or `name version` where there are several, or `name version (source)`.
+    let find = |text: &str| {
+        let mut words = text.split(' ');
+        let all = by_name.get(words.next()?)?;
+        match words.next() {
+            None => all.first().filter(|_| all.len() == 1).copied(),
+            Some(version) => all.iter().find(|p| p.version == version).copied(),
+        }
+    };
+    let own = find("lama-node").filter(|p| p.source.is_none());
+    let own = own.ok_or_else(|| stale("does not have lama-node".into()))?;
+    let name = |d: &String| d.split(' ').next().unwrap_or_default().to_owned();
+    let has: BTreeSet<String> = own.dependencies.iter().map(name).collect();
+    if let Some(missing) = wanted.difference(&has).next() {
+        return Err(stale(format!("does not pin {missing} for lama-node")));
+    }
+    let mut open: Vec<&String> = own.dependencies.iter().collect();
+    open.retain(|d| wanted.contains(&name(d)));
+    let mut seen = BTreeSet::new();
+    let mut out = Vec::new();
+    while let Some(text) = open.pop() {
+        let p = find(text).ok_or_else(|| stale(format!("does not pin {text}")))?;
+        if !seen.insert((&p.name, &p.version)) {
+            continue;
+        }
+        let checksum = match (&p.source, &p.checksum) {
+            (Some(s), Some(c)) if s == REGISTRY => c.clone(),
+            _ => {
+                return Err(miette!(
+                    help = "it may depend on crates of crates.io only",
+                    "{CRATE} depends on {} {}, which is not from crates.io",
+                    p.name,
+                    p.version
+                ));
+            }
+        };
+        out.push(Pinned {
+            name: p.name.clone(),
+            version: p.version.clone(),
+            checksum,
+        });
+        open.extend(&p.dependencies);
+    }
+    out.sort();
+    Ok(out)
+}
