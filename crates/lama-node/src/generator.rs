@@ -106,7 +106,7 @@ fn stands_on(p: &Partition, slot: Slot) -> bool {
 }
 
 /// crypttab(5). In the initrd what the root and /var need, opened when they ask for it. In the system
-/// all of it: an update is written to the other slot's volume.
+/// all of it: the units of what is open already, and of the other slot, for who updates it.
 fn crypttab(machine: &Machine, slot: Slot, stage: Stage) -> String {
     let mut s = String::new();
     for p in machine.layout.iter().filter(|p| p.encrypted) {
@@ -114,8 +114,8 @@ fn crypttab(machine: &Machine, slot: Slot, stage: Stage) -> String {
             (Stage::Initrd, true) => format!("noauto,x-initrd.attach,timeout={PROMPT}s"),
             (Stage::Initrd, false) => continue,
             (Stage::System, true) => "nofail,x-initrd.attach".to_owned(),
-            // Nobody is asked for it: without it there are no updates, but a running machine.
-            (Stage::System, false) => "nofail,headless=true".to_owned(),
+            // Opened by who writes an update to it, and never while PCR 11 is being extended.
+            (Stage::System, false) => "noauto,headless=true".to_owned(),
         };
         let _ = writeln!(
             s,
@@ -223,7 +223,7 @@ mod tests {
         );
         assert_eq!(
             crypttab(&machine(), Slot::B, Stage::System),
-            "rootfs_a /dev/lamadist/rootfs-a - tpm2-device=auto,nofail,headless=true\n\
+            "rootfs_a /dev/lamadist/rootfs-a - tpm2-device=auto,noauto,headless=true\n\
              rootfs_b /dev/lamadist/rootfs-b - tpm2-device=auto,nofail,x-initrd.attach\n\
              data /dev/lamadist/data - tpm2-device=auto,nofail,x-initrd.attach\n"
         );
