@@ -14,6 +14,7 @@
 //! | [`initrd`] | the initramfs, from the files of the same root tree | own assembler, `zstd` |
 //! | [`pe`] | Authenticode signatures without a time in them | own |
 //! | [`uki`] | the signed unified kernel image and its addons | `ukify` |
+//! | [`netboot`] | a UKI that carries its root with it | as [`uki`] |
 //! | [`fat`] | the EFI system partition | own writer (FAT32) |
 //! | [`disk`] | the GPT disk, and its compressed form | `gptman`, `zstd` |
 //! | [`baseline`] | what a machine that boots it measures into its TPM | own |
@@ -29,6 +30,7 @@ pub mod fat;
 mod id;
 pub mod index;
 pub mod initrd;
+pub mod netboot;
 pub mod pe;
 pub mod uki;
 pub mod verity;

@@ -41,9 +41,9 @@ impl<'a> Signing<'a> {
         &self,
         tools: &Tools,
         sections: &[(&str, &[u8])],
-        options: &Options<'_>,
+        initrd: &Path,
+        scratch: &Path,
     ) -> Result<Vec<u8>> {
-        let scratch = options.scratch;
         let dir = tempfile::tempdir_in(scratch).at("create a directory in", scratch)?;
         let dir = dir.path();
         let mut parts = Vec::new();
@@ -51,7 +51,7 @@ impl<'a> Signing<'a> {
             let name = name.trim_start_matches('.');
             // The initrd is a file already.
             let path = if name == "initrd" {
-                options.initrd.to_owned()
+                initrd.to_owned()
             } else {
                 let path = dir.join(name);
                 fs::write(&path, data)?;
@@ -69,7 +69,7 @@ impl<'a> Signing<'a> {
                 .args(["sign", "--bank=sha256"])
                 .args(&parts)
                 .bind_ro(dir)
-                .bind_ro(options.initrd);
+                .bind_ro(initrd);
             let signed: serde_json::Map<String, serde_json::Value> = key.apply(cmd).json()?;
             for (bank, policies) in signed {
                 let serde_json::Value::Array(mut policies) = policies else {
@@ -85,6 +85,11 @@ impl<'a> Signing<'a> {
             }
         }
         Ok(serde_json::to_vec(&all).unwrap_or_default())
+    }
+
+    /// The public key of the PCR policy, PEM.
+    pub(crate) fn pcr_public(&self) -> &[u8] {
+        &self.pcr_public
     }
 
     fn sign(&self, pe: Vec<u8>, name: &str) -> Result<Vec<u8>> {
@@ -170,14 +175,50 @@ pub fn make(
         sections.push((".ucode", m));
     }
     sections.push((".sbat", &sbat));
+    assemble(
+        tools,
+        &Parts {
+            stub,
+            stub_name,
+            sections,
+            initrd: options.initrd,
+            scratch: options.scratch,
+        },
+        out,
+        signing,
+    )
+}
+
+/// What is put together to a UKI.
+pub(crate) struct Parts<'a> {
+    /// The stub, and what to call it in an error.
+    pub stub: &'a [u8],
+    /// What to call it in an error.
+    pub stub_name: &'a str,
+    /// All sections but the PCR policy.
+    pub sections: Vec<(&'a str, &'a [u8])>,
+    /// The content of `.initrd` as a file.
+    pub initrd: &'a Path,
+    /// A directory for intermediate files.
+    pub scratch: &'a Path,
+}
+
+/// Adds the PCR policy, puts all together and signs it.
+pub(crate) fn assemble(
+    tools: &Tools,
+    parts: &Parts<'_>,
+    out: &Path,
+    signing: Option<&Signing<'_>>,
+) -> Result<Artifact> {
+    let mut sections = parts.sections.clone();
     let policy = match signing {
-        Some(s) => s.policy(tools, &sections, options)?,
+        Some(s) => s.policy(tools, &sections, parts.initrd, parts.scratch)?,
         None => Vec::new(),
     };
     if !policy.is_empty() {
         sections.push((".pcrsig", &policy));
     }
-    let made = pe::add_sections(stub, &sections, stub_name)?;
+    let made = pe::add_sections(parts.stub, &sections, parts.stub_name)?;
     finish(made, out, signing)
 }
 

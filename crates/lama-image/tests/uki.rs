@@ -6,6 +6,7 @@ mod common;
 use common::{content, tools};
 use lama_exec::{Quiet, fs};
 use lama_image::{Arch, baseline, pe, uki};
+use lama_image::{Arch, netboot, pe, uki};
 use lama_keys::KeySet;
 use lama_tree::{Node, Tree};
 
@@ -338,4 +339,86 @@ fn predicted(t: &lama_exec::Tools, dir: &std::path::Path, uki: &[u8]) {
     fs::write(dir.join("other.efi"), other).unwrap();
     let e = baseline::Uki::of(&dir.join("other.efi")).unwrap_err();
     assert!(e.to_string().contains("enter-initrd"), "{e}");
+}
+
+/// A UKI for the network is what it would be had it been made so from the start.
+#[test]
+fn one_that_carries_its_root_differs_in_nothing_else() {
+    let Some(t) = tools(&["systemd-measure"]) else {
+        return;
+    };
+    let Some((root, arch)) = root(&t) else { return };
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let keys = KeySet::open_or_create_development(dir.join("keys"), &Quiet).unwrap();
+    let signing = uki::Signing::new(&keys, &t).unwrap();
+    let mut files = Tree::new();
+    files.add("lamadist", Node::dir(0o700)).unwrap();
+    files
+        .add("lamadist/root.erofs", Node::file(vec![7; 9001], 0o600))
+        .unwrap();
+    for (length, microcode) in [(5000, None), (5003, Some(b"microcode".as_slice()))] {
+        let initrd = dir.join("initrd");
+        fs::write(&initrd, vec![1; length]).unwrap();
+        let make = |name: &str, cmdline: &str| {
+            let o = uki::Options {
+                arch,
+                initrd: &initrd,
+                cmdline,
+                microcode,
+                scratch: dir,
+            };
+            uki::make(&t, &root, &dir.join(name), &o, Some(&signing)).unwrap()
+        };
+        make("image.efi", "ro quiet");
+        let uki = dir.join("image.efi");
+        let o = netboot::Options {
+            uki: &uki,
+            cmdline: "lamadist.slot=live",
+            files: &files,
+            epoch: 1,
+            scratch: dir,
+        };
+        let made = netboot::make(&t, &dir.join("net.efi"), &o, Some(&signing)).unwrap();
+        let mut archive = vec![1; length];
+        archive.resize(length.next_multiple_of(4), 0);
+        lama_tree::write_cpio(&files, &mut archive, 1).unwrap();
+        fs::write(&initrd, archive).unwrap();
+        let whole = make("whole.efi", "ro quiet lamadist.slot=live");
+        assert_eq!(made.sha256, whole.sha256);
+        // It can be made of itself, too.
+        let net = dir.join("net.efi");
+        let again = netboot::Options { uki: &net, ..o };
+        netboot::make(&t, &dir.join("again.efi"), &again, Some(&signing)).unwrap();
+
+        let long = "x".repeat(netboot::CMDLINE - "ro quiet ".len());
+        let o = netboot::Options {
+            uki: &uki,
+            cmdline: &long,
+            ..again
+        };
+        netboot::make(&t, &dir.join("long.efi"), &o, None).unwrap();
+        let longer = format!("{long}x");
+        let o = netboot::Options {
+            cmdline: &longer,
+            ..o
+        };
+        let e = netboot::make(&t, &dir.join("longer.efi"), &o, None).unwrap_err();
+        assert!(e.to_string().contains("2048 bytes"), "{e}");
+        assert!(!dir.join("longer.efi").exists());
+    }
+    fs::write(
+        dir.join("addon"),
+        root.read("usr/lib/modules/6.12/vmlinuz").unwrap(),
+    )
+    .unwrap();
+    let o = netboot::Options {
+        uki: &dir.join("addon"),
+        cmdline: "",
+        files: &files,
+        epoch: 1,
+        scratch: dir,
+    };
+    let e = netboot::make(&t, &dir.join("x"), &o, None).unwrap_err();
+    assert!(e.to_string().contains("it is no UKI"), "{e}");
 }

@@ -8,7 +8,7 @@
 
 mod sections;
 
-pub use sections::{add_sections, section};
+pub use sections::{add_sections, remove_sections, section};
 
 use crate::{Error, Result};
 use lama_keys::der::tlv;
@@ -267,6 +267,7 @@ mod tests {
             put(&mut d, at, v);
             let _ = digest(&d);
             let _ = section(&d, ".sbat", "x");
+            let _ = remove_sections(&d, &[".linux", ""], "x");
             let _ = add_sections(&d, &[(".sbat", b"1"), (".linux", &[0; 70])], "x");
         }
     }

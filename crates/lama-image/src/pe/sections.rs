@@ -216,6 +216,56 @@ fn add(stub: &[u8], sections: &[(&str, &[u8])]) -> Parse<Vec<u8>> {
     Ok(d)
 }
 
+/// Undoes [`add_sections`] and the signing after it: the file without its signatures and without the
+/// sections from the first one called one of `names` on. One that was filled in its place stays so.
+///
+/// # Errors
+/// Not such a file, or other sections come after these; `path` names it in the message.
+pub fn remove_sections(d: &[u8], names: &[&str], path: &str) -> Result<Vec<u8>> {
+    remove(d, names).map_err(|reason| Error::Format {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
+fn remove(d: &[u8], names: &[&str]) -> Parse<Vec<u8>> {
+    let cut = || String::from("it is cut short");
+    let h = headers(d)?;
+    let l = super::layout(d)?;
+    let mut first = h.count;
+    let mut end = d.len() - l.table.1;
+    let mut initialized = le::<4>(d, h.optional + 8)?;
+    for i in 0..h.count {
+        let s = h.section(d, i)?;
+        if names.contains(&s.name.as_str()) {
+            first = first.min(i);
+            end = end.min(s.raw);
+            initialized = initialized.saturating_sub(s.virtual_size as u64);
+        } else if first < i {
+            return Err(format!("its section {} is where none should be", s.name));
+        }
+    }
+    if first == 0 {
+        return Err("it has no section that would stay".into());
+    }
+    let mut out = d.get(..end).ok_or_else(cut)?.to_vec();
+    let gone = h.first + first * HEADER..h.first + h.count * HEADER;
+    out.get_mut(gone).ok_or_else(cut)?.fill(0);
+    let last = h.section(d, first - 1)?;
+    let image = (last.address + last.virtual_size).next_multiple_of(h.section_alignment);
+    put16(&mut out, h.coff + 2, u16::try_from(first).unwrap_or(0));
+    for (at, v) in [
+        (h.optional + 8, initialized),
+        (h.optional + 56, image as u64),
+        (l.checksum, 0),
+        (l.directory, 0),
+        (l.directory + 4, 0),
+    ] {
+        super::put(&mut out, at, u32::try_from(v).unwrap_or(0));
+    }
+    Ok(out)
+}
+
 fn nx_compatible(kernel: &[u8]) -> bool {
     let flags = headers(kernel).and_then(|h| le::<2>(kernel, h.optional + 70));
     flags.is_ok_and(|f| f as u16 & NX_COMPAT != 0)
