@@ -77,6 +77,17 @@ pub enum Error {
         /// Bytes there are.
         have: u64,
     },
+    /// More kernel parameters than are read.
+    #[error("the kernel command line takes {length} bytes, of which a kernel reads {most}")]
+    #[diagnostic(help(
+        "shorten what the host's description says (ed25519 keys are short, RSA keys are long), or what is added"
+    ))]
+    Cmdline {
+        /// Its bytes.
+        length: usize,
+        /// Bytes that are read.
+        most: usize,
+    },
     /// An option of no sense.
     #[error("{what}: {reason}")]
     Option {

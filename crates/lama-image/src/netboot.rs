@@ -61,12 +61,9 @@ pub fn make(
     let cmdline = String::from_utf8_lossy(part(".cmdline")?);
     let cmdline = format!("{} {}", cmdline.trim_end_matches('\0'), options.cmdline);
     if cmdline.len() > CMDLINE {
-        return Err(Error::Option {
-            what: "the kernel command line".into(),
-            reason: format!(
-                "it takes {} bytes, of which a kernel reads {CMDLINE}",
-                cmdline.len()
-            ),
+        return Err(Error::Cmdline {
+            length: cmdline.len(),
+            most: CMDLINE,
         });
     }
     let mut initrd = part(".initrd")?.to_vec();

@@ -120,11 +120,16 @@ pub const REQUIRED: &[Group] = &[
     },
     Group {
         package: Some("mount"),
-        paths: &["usr/bin/mount", "usr/bin/umount"],
+        paths: &["usr/bin/mount", "usr/bin/umount", "usr/sbin/losetup"],
     },
     Group {
         package: Some("coreutils"),
-        paths: &["usr/bin/mkdir", "usr/bin/sleep", "usr/bin/echo"],
+        paths: &[
+            "usr/bin/mkdir",
+            "usr/bin/mv",
+            "usr/bin/sleep",
+            "usr/bin/echo",
+        ],
     },
     Group {
         package: Some("login"),
