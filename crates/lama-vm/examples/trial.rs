@@ -21,6 +21,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         kek: vec![cert.into()],
         db: vec![cert.into()],
         secure_boot: SecureBoot::On,
+        boot_uri: None,
     }
     .make(&tools, state.as_ref())?;
     say("variable store");

@@ -196,6 +196,18 @@ pub enum Network {
     User,
 }
 
+/// Whether and how a machine starts from the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetBoot {
+    /// It does not: a firmware that tries takes minutes to give up.
+    Off,
+    /// By UEFI HTTP boot, from the URL in its variables ([`crate::VariableStore::boot_uri`]).
+    Http,
+    /// By its card's boot ROM, iPXE, to which DHCP names this URL. Under Secure Boot the firmware
+    /// refuses the ROM, which nobody has signed.
+    Ipxe(String),
+}
+
 /// Whether firmware variables are protected from the guest's kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Smm {
@@ -276,6 +288,8 @@ pub struct VmConfig {
     pub display: Display,
     /// Its network.
     pub network: Network,
+    /// Whether it starts from there.
+    pub netboot: NetBoot,
     /// Guest TCP ports reachable from the host besides 22; see [`crate::Vm::port`].
     pub guest_ports: Vec<u16>,
     /// Credentials for the guest's systemd, besides the SSH key.
@@ -309,6 +323,7 @@ impl VmConfig {
             tpm: Tpm::Own,
             display: Display::None,
             network: Network::User,
+            netboot: NetBoot::Off,
             guest_ports: Vec::new(),
             credentials: Vec::new(),
             kernel_cmdline_extra: None,
@@ -396,6 +411,14 @@ impl VmConfig {
             return bad(
                 "the extra kernel arguments contain a NUL byte".into(),
                 "remove it",
+            );
+        }
+        if let NetBoot::Ipxe(url) = &self.netboot
+            && (url.contains(',') || !url.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return bad(
+                format!("`{}` cannot be a boot URL", url.escape_debug()),
+                "use a URL without commas and spaces",
             );
         }
         for d in &self.disks {

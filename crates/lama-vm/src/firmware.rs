@@ -33,6 +33,8 @@ pub struct VariableStore {
     pub db: Vec<PathBuf>,
     /// Enforcement.
     pub secure_boot: SecureBoot,
+    /// What is fetched by HTTP and started at the first start, before anything else.
+    pub boot_uri: Option<String>,
 }
 
 impl VariableStore {
@@ -48,6 +50,10 @@ impl VariableStore {
         hash.update(fs::read(seen_from_here(tools, &template, self.arch)?)?);
         hash.update(self.owner.as_bytes());
         hash.update([u8::from(self.secure_boot == SecureBoot::On)]);
+        if let Some(uri) = &self.boot_uri {
+            hash.update(b"uri\0");
+            hash.update(uri);
+        }
         let certs = [
             ("pk", vec![&self.pk]),
             ("kek", self.kek.iter().collect()),
@@ -90,6 +96,9 @@ impl VariableStore {
         }
         if self.secure_boot == SecureBoot::On {
             c = c.arg("--secure-boot");
+        }
+        if let Some(uri) = &self.boot_uri {
+            c = c.arg("--set-boot-uri").arg(uri);
         }
         c.run()?;
         new.commit(0o644)?;

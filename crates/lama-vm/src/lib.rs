@@ -33,8 +33,8 @@ mod vm;
 
 pub use accel::{Accel, Probe};
 pub use config::{
-    Access, Arch, Bus, Credential, Disk, Display, Firmware, Format, Network, OnReboot, Smm, Source,
-    Tpm, Variables, VmConfig,
+    Access, Arch, Bus, Credential, Disk, Display, Firmware, Format, NetBoot, Network, OnReboot,
+    Smm, Source, Tpm, Variables, VmConfig,
 };
 pub use console::{Console, clean, trouble};
 pub use disk::Drive;

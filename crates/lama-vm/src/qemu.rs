@@ -3,7 +3,7 @@
 //! are relative to it; QEMU is started there.
 
 use crate::accel::Accel;
-use crate::config::{Arch, Bus, Display, Firmware, Network, OnReboot, Smm, Tpm, VmConfig};
+use crate::config::{Arch, Bus, Display, Firmware, NetBoot, Network, OnReboot, Smm, Tpm, VmConfig};
 use crate::disk::Drive;
 use crate::firmware;
 use serde_json::json;
@@ -167,21 +167,32 @@ fn network(a: &mut Args, c: &VmConfig) {
     for port in c.guest_ports.iter().filter(|p| **p != 22) {
         n += &format!(",hostfwd=tcp:127.0.0.1:0-:{port}");
     }
+    if let NetBoot::Ipxe(url) = &c.netboot {
+        n += &format!(",bootfile={url}");
+    }
     a.add("-netdev", n);
-    // Without its boot ROM, and with the firmware's own network stack switched off: nothing here
-    // starts from the network, and a firmware that tries takes minutes to give up. (AAVMF
-    // still tries HTTP.)
-    a.add("-device", "virtio-net-pci,netdev=net0,romfile=");
+    // Where nothing starts from the network, the card is without its boot ROM, and the firmware's own
+    // network stack is switched off. (AAVMF still tries HTTP.)
+    let rom = match c.netboot {
+        NetBoot::Off | NetBoot::Http => ",romfile=",
+        NetBoot::Ipxe(_) => "",
+    };
+    a.add("-device", format!("virtio-net-pci,netdev=net0{rom}"));
     if c.firmware != Firmware::Bios {
-        for version in ["IPv4", "IPv6"] {
-            a.add(
-                "-fw_cfg",
-                format!("name=opt/org.tianocore/{version}Support,string=no"),
-            );
-            a.add(
-                "-fw_cfg",
-                format!("name=opt/org.tianocore/{version}PXESupport,string=no"),
-            );
+        let stack = c.netboot != NetBoot::Off;
+        let pxe = matches!(c.netboot, NetBoot::Ipxe(_));
+        for (what, on) in [
+            ("IPv4Support", stack),
+            ("IPv4PXESupport", pxe),
+            ("IPv6Support", false),
+            ("IPv6PXESupport", false),
+        ] {
+            if !on {
+                a.add(
+                    "-fw_cfg",
+                    format!("name=opt/org.tianocore/{what},string=no"),
+                );
+            }
         }
     }
 }

@@ -72,6 +72,9 @@ pub(crate) struct Record {
     pub swtpm: Option<ProcessId>,
     pub ports: Vec<Forward>,
     pub display: Option<String>,
+    /// Whether it is meant to start from the network.
+    #[serde(default)]
+    pub netboot: bool,
 }
 
 impl Record {

@@ -2,7 +2,7 @@
 //! Starting a machine: its files, its TPM, QEMU.
 
 use crate::accel;
-use crate::config::{Display, Firmware, Source, Tpm, Variables, VmConfig};
+use crate::config::{Display, Firmware, NetBoot, Source, Tpm, Variables, VmConfig};
 use crate::console;
 use crate::disk::{self, Outside, absolute};
 use crate::error::{Error, Result};
@@ -158,6 +158,7 @@ impl Registry {
             swtpm: swtpm.as_ref().map(|s| s.id.clone()),
             ports,
             display: display_address(c, &plan, &mut qmp)?,
+            netboot: c.netboot != NetBoot::Off,
         };
         record.store(&dir)?;
         // QEMU first: it is to be killed first.

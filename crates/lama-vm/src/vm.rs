@@ -132,7 +132,14 @@ impl Vm {
 
     pub(crate) fn check_trouble(&self) -> Result<()> {
         let text = self.console().text_from(self.mark)?;
-        match trouble(&text) {
+        // Where the network is what it starts from, trying is no trouble; what comes after may be.
+        let tried = text.rfind(">>Start ").filter(|_| self.record.netboot);
+        let rest = tried.and_then(|at| text.get(at..)?.split_once('\n'));
+        let seen = match (tried, rest) {
+            (None, _) => text.as_str(),
+            (Some(_), rest) => rest.map_or("", |(_, after)| after),
+        };
+        match trouble(seen) {
             None => Ok(()),
             Some(line) => Err(Error::GuestFailed {
                 name: self.name().into(),

@@ -272,6 +272,7 @@ fn a_variable_store_is_made_once() {
         kek: vec![cert.clone()],
         db: vec![cert],
         secure_boot: SecureBoot::On,
+        boot_uri: None,
     };
     let cache = d.path().join("cache");
     let one = store.make(&tools, &cache).unwrap();

@@ -68,6 +68,8 @@ pub enum Command {
     /// Describe single machines, and sign what they are called and how they are reached
     #[command(subcommand)]
     Host(Host),
+    /// Serve the installer for booting over the network: UEFI HTTP boot, iPXE and PXE
+    Netboot(Netboot),
     /// Pin the packages of all images in distro/lamadist.lock
     Lock(Lock),
     /// Make, show and rotate the keys that sign images
@@ -435,6 +437,60 @@ pub struct HostPut {
     /// Sign with the release key set instead of the development set
     #[arg(long)]
     pub release: bool,
+}
+
+/// `lamadist netboot`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  lamadist netboot --no-tftp                       for any machine, by HTTP only
+  lamadist netboot --host nas --answer disk=/dev/nvme0n1 --answer wipe=yes --once")]
+pub struct Netboot {
+    /// The image that is served.
+    #[command(flatten)]
+    pub target: Target,
+    /// A machine that gets an installer of its own (see `lamadist host`); may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+    /// Where hosts are described.
+    #[command(flatten)]
+    pub hosts: Hosts,
+    /// An answer for the installer; with --host for those machines, else for any; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub answer: Vec<String>,
+    /// The address to listen on [default: all]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<std::net::IpAddr>,
+    /// The port for HTTP; 0 for any
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub http_port: u16,
+    /// The port for TFTP; 0 for any. PXE asks at 69 only
+    #[arg(long, value_name = "PORT", default_value_t = 69)]
+    pub tftp_port: u16,
+    /// No TFTP, and so no PXE without iPXE
+    #[arg(long, conflicts_with = "tftp_port")]
+    pub no_tftp: bool,
+    /// Which DHCP server to print the lines for
+    #[arg(long, value_enum, default_value = "dnsmasq")]
+    pub dhcp: Dhcp,
+    /// Stop after so many complete downloads of an installer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Stop after the first complete download of an installer
+    #[arg(long, conflicts_with = "count")]
+    pub once: bool,
+}
+
+/// DHCP servers that can be told where the installer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dhcp {
+    /// dnsmasq, as the network's DHCP server
+    Dnsmasq,
+    /// dnsmasq beside another DHCP server, which stays as it is
+    Proxy,
+    /// ISC dhcpd
+    Isc,
+    /// Kea
+    Kea,
 }
 
 /// `lamadist scripts`.

@@ -13,7 +13,7 @@ use lama_exec::Progress;
 use miette::{IntoDiagnostic, Result};
 use serde::Serialize;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use talk::Talk;
 
 /// What every command is given.
@@ -78,6 +78,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the next interrupt does instead of ending the process.
+type Ending = Box<dyn FnOnce() + Send>;
+static ON_INTERRUPT: Mutex<Option<Ending>> = Mutex::new(None);
+
+/// Lets the next interrupt do this instead of ending the process; another one ends it.
+pub fn on_interrupt(end: impl FnOnce() + Send + 'static) {
+    *ON_INTERRUPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(end));
+}
+
 /// An interrupted command leaves nothing half-made and says that it was interrupted.
 fn clean_up_on_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -85,7 +94,15 @@ fn clean_up_on_signals() {
         return;
     };
     std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
+        for signal in signals.forever() {
+            let end = ON_INTERRUPT
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(end) = end {
+                end();
+                continue;
+            }
             lama_exec::interrupt::clean_up();
             eprintln!("\ninterrupted; what was finished is kept, the next run goes on from there");
             std::process::exit(128 + signal);
@@ -120,6 +137,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Tools(c) => cmd::tools::run(&app, &c),
         Command::Inspect(c) => cmd::inspect::run(&app, &c),
         Command::Host(c) => cmd::host::run(&app, &c),
+        Command::Netboot(c) => cmd::netboot::run(&app, &c),
         Command::Keys(c) => cmd::keys::run(&app, c),
         Command::Clean(c) => cmd::clean::run(&app, &c),
         Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),

@@ -60,7 +60,8 @@ fn default_output(app: &App, n: &HostName) -> PathBuf {
     deploy.join("hosts").join(format!("{}.addon.efi", n.name))
 }
 
-fn load(app: &App, n: &HostName) -> Result<Checked> {
+/// Reads one, with an error that names those that there are.
+pub fn load(app: &App, n: &HostName) -> Result<Checked> {
     let path = file(app, n);
     if !path.is_file() {
         let known = names(&folder(app, &n.hosts))?.join(", ");
@@ -181,7 +182,7 @@ fn keys(app: &App, release: bool) -> Result<KeySet> {
 }
 
 /// Signs the host's addon to `output`. Returns the tools it took.
-fn sign(app: &App, name: &HostName, output: &Path, release: bool) -> Result<Tools> {
+pub fn sign(app: &App, name: &HostName, output: &Path, release: bool) -> Result<Tools> {
     let checked = load(app, name)?;
     let sources = Sources::load(&app.place.distro)?;
     // The stub comes from the machine's own packages, so it is of its architecture.

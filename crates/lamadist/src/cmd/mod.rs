@@ -7,6 +7,7 @@ pub mod host;
 pub mod inspect;
 pub mod keys;
 pub mod lock;
+pub mod netboot;
 pub mod schema;
 pub mod scripts;
 pub mod tools;

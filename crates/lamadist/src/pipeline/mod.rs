@@ -4,6 +4,7 @@
 mod image;
 mod medium;
 mod node;
+pub mod netboot;
 pub mod packages;
 mod release;
 mod stamp;
@@ -255,6 +256,41 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         index: Some(index),
         fresh: false,
     })
+}
+
+/// An image that has been built, and its index; built where it is not there.
+pub fn built(app: &App, target: &cli::Target) -> Result<(PathBuf, Index)> {
+    let deploy = app.place.deploy(target)?;
+    if deploy.join(lama_image::index::FILE).is_file() {
+        let index = Index::read(&deploy)?;
+        return Ok((deploy, index));
+    }
+    let options = cli::Build {
+        target: target.clone(),
+        engine: cli::Engine::Debian,
+        locked: false,
+        release: false,
+        until: cli::Until::Disk,
+    };
+    app.talk.say(&format!(
+        "{} has no image yet; building it",
+        deploy.display()
+    ));
+    let index = build(app, &options)?.index;
+    Ok((
+        deploy,
+        index.ok_or_else(|| miette!("the build made no disk"))?,
+    ))
+}
+
+/// The keys that signed what lies in a deploy folder: a release set's, where it is a release and
+/// there is such a set.
+pub fn keys_of(app: &App, deploy: &Path) -> Result<KeySet> {
+    let release = Index::read(deploy).is_ok_and(|i| !i.version.ends_with("-dev"));
+    if release && app.place.release_keys().join("keyset.toml").is_file() {
+        return Ok(KeySet::open(app.place.release_keys())?);
+    }
+    development(app)
 }
 
 /// The development keys, made on first use.

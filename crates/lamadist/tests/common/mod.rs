@@ -11,8 +11,8 @@ use lama_exec::Tools;
 use lama_image::index::Index;
 use lama_keys::{KeySet, Role};
 use lama_vm::{
-    Arch, Disk, Firmware, Lifetime, Registry, SecureBoot, Smm, VariableStore, Variables, Vm,
-    VmConfig,
+    Arch, Disk, Firmware, Lifetime, NetBoot, Registry, SecureBoot, Smm, VariableStore, Variables,
+    Vm, VmConfig,
 };
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -123,6 +123,11 @@ pub struct Bench {
 impl Bench {
     /// With our keys enrolled and Secure Boot on.
     pub fn new(built: &Built) -> Self {
+        Self::starting_at(built, None)
+    }
+
+    /// The same, and its machines start from this URL.
+    pub fn starting_at(built: &Built, boot_uri: Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let certificates = |role| {
             built
@@ -139,6 +144,7 @@ impl Bench {
             kek: certificates(Role::Kek),
             db: certificates(Role::Db),
             secure_boot: SecureBoot::On,
+            boot_uri,
         };
         let variables = store
             .make(&built.tools, &scratch().join("firmware"))
@@ -158,6 +164,26 @@ impl Bench {
             variables: Variables::Copy(self.variables.clone()),
             smm: Smm::On,
         };
+        self.registry.boot(&config, Lifetime::Vm).unwrap()
+    }
+
+    /// Boots without any disk, over the network. The installer is in memory several times meanwhile.
+    pub fn boot_network(&self, name: &str) -> Vm {
+        let mut config = VmConfig::new(name);
+        config.memory_mib = 3072;
+        config.netboot = NetBoot::Http;
+        config.firmware = Firmware::Uefi {
+            variables: Variables::Copy(self.variables.clone()),
+            smm: Smm::On,
+        };
+        self.registry.boot(&config, Lifetime::Vm).unwrap()
+    }
+
+    /// Boots a machine with a BIOS and iPXE, which DHCP gives this URL.
+    pub fn boot_ipxe(&self, name: &str, url: &str) -> Vm {
+        let mut config = VmConfig::new(name);
+        config.netboot = NetBoot::Ipxe(url.to_owned());
+        config.firmware = Firmware::Bios;
         self.registry.boot(&config, Lifetime::Vm).unwrap()
     }
 

@@ -7,8 +7,8 @@ use crate::App;
 use crate::cli::{self, Target, Vm, VmBoot, VmShell};
 use crate::pipeline::{self, Sources, packages::Policy};
 use lama_exec::Tools;
-use lama_image::index::{Index, Kind};
-use lama_keys::{KeySet, Role};
+use lama_image::index::Kind;
+use lama_keys::Role;
 use lama_vm::{
     Arch, Disk, Display, Firmware, Lifetime, Registry, SecureBoot, Smm, State, Stop, VariableStore,
     Variables, VmConfig, VmInfo,
@@ -51,25 +51,7 @@ fn registry(app: &App) -> Result<Registry> {
 
 /// The disk of the built image; built where it is not there.
 fn disk(app: &App, target: &Target) -> Result<PathBuf> {
-    let deploy = app.place.deploy(target)?;
-    let index = if deploy.join(lama_image::index::FILE).is_file() {
-        Index::read(&deploy)?
-    } else {
-        let options = cli::Build {
-            target: target.clone(),
-            engine: cli::Engine::Debian,
-            locked: false,
-            release: false,
-            until: cli::Until::Disk,
-        };
-        app.talk.say(&format!(
-            "{} has no image yet; building it",
-            deploy.display()
-        ));
-        pipeline::build(app, &options)?
-            .index
-            .ok_or_else(|| miette!("the build made no disk"))?
-    };
+    let (deploy, index) = pipeline::built(app, target)?;
     let entry = index.find(Kind::Disk).ok_or_else(|| {
         miette!(
             help = "build it again",
@@ -99,6 +81,7 @@ fn bare(app: &App, tools: &Tools, name: &str, target: &Target) -> Result<VmConfi
     } else {
         pipeline::development(app)?
     };
+    let keys = pipeline::keys_of(app, &app.place.deploy(target)?)?;
     let certificates = |role: Role| {
         keys.certificates(role)
             .into_iter()
@@ -120,6 +103,7 @@ fn bare(app: &App, tools: &Tools, name: &str, target: &Target) -> Result<VmConfi
         kek: certificates(Role::Kek),
         db: certificates(Role::Db),
         secure_boot: SecureBoot::On,
+        boot_uri: None,
     };
     let variables = store.make(tools, &app.place.cache.join("firmware"))?;
     let mut config = VmConfig::new(name);
@@ -129,11 +113,6 @@ fn bare(app: &App, tools: &Tools, name: &str, target: &Target) -> Result<VmConfi
         smm: Smm::On,
     };
     Ok(config)
-}
-
-fn is_release(app: &App, target: &Target) -> Result<bool> {
-    let deploy = app.place.deploy(target)?;
-    Ok(Index::read(&deploy).is_ok_and(|i| !i.version.ends_with("-dev")))
 }
 
 fn boot(app: &App, c: &VmBoot) -> Result<ExitCode> {
