@@ -217,7 +217,7 @@ fn add(stub: &[u8], sections: &[(&str, &[u8])]) -> Parse<Vec<u8>> {
 }
 
 /// Undoes [`add_sections`] and the signing after it: the file without its signatures and without the
-/// sections from the first one called one of `names` on. One that was filled in its place stays so.
+/// sections from the first one called one of `names` on (without `names`, all stay). One that was filled in its place stays so.
 ///
 /// # Errors
 /// Not such a file, or other sections come after these; `path` names it in the message.
@@ -241,7 +241,7 @@ fn remove(d: &[u8], names: &[&str]) -> Parse<Vec<u8>> {
             first = first.min(i);
             end = end.min(s.raw);
             initialized = initialized.saturating_sub(s.virtual_size as u64);
-        } else if first < i {
+        } else if first < h.count {
             return Err(format!("its section {} is where none should be", s.name));
         }
     }
