@@ -5,8 +5,7 @@ mod common;
 
 use common::{content, tools};
 use lama_exec::{Quiet, fs};
-use lama_image::{Arch, baseline, pe, uki};
-use lama_image::{Arch, netboot, pe, uki};
+use lama_image::{Arch, baseline, netboot, pe, uki};
 use lama_keys::KeySet;
 use lama_tree::{Node, Tree};
 

@@ -75,12 +75,6 @@ fn config(app: &App, tools: &Tools, name: &str, target: &Target) -> Result<VmCon
 
 /// The same without a disk.
 fn bare(app: &App, tools: &Tools, name: &str, target: &Target) -> Result<VmConfig> {
-    let keys = if app.place.release_keys().join("keyset.toml").is_file() && is_release(app, target)?
-    {
-        KeySet::open(app.place.release_keys())?
-    } else {
-        pipeline::development(app)?
-    };
     let keys = pipeline::keys_of(app, &app.place.deploy(target)?)?;
     let certificates = |role: Role| {
         keys.certificates(role)
