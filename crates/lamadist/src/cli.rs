@@ -262,7 +262,7 @@ pub struct Lock {
     /// Show what would change; write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Print the packages of a set: MACHINE/IMAGE, or tools/ARCHITECTURE
+    /// Print the packages of a set: MACHINE/IMAGE, or tools/, toolchain/ or toolchain-std/ARCHITECTURE
     #[arg(long, value_name = "SET", conflicts_with = "update")]
     pub print: Option<String>,
 }
@@ -537,7 +537,7 @@ pub struct Inspect {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  lamadist clean --tools")]
 pub struct Clean {
-    /// The tools tree
+    /// The tools tree, and the toolchain of the node's program
     #[arg(long)]
     pub tools: bool,
     /// Downloaded and unpacked packages

@@ -176,12 +176,14 @@ fn a_release_refuses_what_would_not_be_one() {
         eprintln!("SKIP: git is not installed");
         return;
     }
-    let status = Command::new("cp")
-        .arg("-R")
-        .arg(common::project().join("distro"))
-        .arg(&project)
-        .status();
-    assert!(status.unwrap().success());
+    let copy = |what: &str| {
+        let to = project.join(what);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        let from = common::project().join(what);
+        let status = Command::new("cp").arg("-R").arg(from).arg(&to).status();
+        assert!(status.unwrap().success());
+    };
+    copy("distro");
     let commit = || {
         assert!(git(&["add", "-A"]).unwrap().status.success());
         let identity = ["-c", "user.name=t", "-c", "user.email=t@t"];
@@ -239,6 +241,12 @@ fn a_release_refuses_what_would_not_be_one() {
     refused(release("keys", &[]), &["uncommitted", "stray"]);
     std::fs::remove_file(&stray).unwrap();
     std::fs::write(project.join(".git/info/exclude"), "").unwrap();
+
+    refused(release("keys", &[]), &["one checkout", "crates/lama-node"]);
+    copy("crates/lama-node");
+    copy("Cargo.toml");
+    copy("Cargo.lock");
+    commit();
 
     let mut c = Command::new(env!("CARGO_BIN_EXE_lamadist"));
     c.current_dir(&project)

@@ -25,6 +25,15 @@ fn accepted(built: &Built) {
         said
     };
     ok("fsck.erofs", &["root.erofs"]);
+    let node = ok("dump.erofs", &["--path=/usr/bin/lama-node", "root.erofs"]);
+    assert!(
+        node.contains("0755") || node.contains("rwxr-xr-x"),
+        "{node}"
+    );
+    let machine = ["--cat", "--path=/usr/lib/lamadist/machine.json"];
+    let machine = ok("dump.erofs", &[&machine[..], &["root.erofs"]].concat());
+    let machine: serde_json::Value = serde_json::from_str(&machine).unwrap();
+    assert_eq!(machine["bsp"], *built.index.bsp);
     let hash = &built.index.root_hash;
     ok(
         "veritysetup",
@@ -51,6 +60,8 @@ fn runs(built: &Built, name: &str) -> (Bench, lama_vm::Vm) {
     let state = vm.ssh("systemctl is-system-running --wait").unwrap().text();
     let failed = vm.ssh_ok("systemctl --failed --no-legend --plain").unwrap();
     assert_eq!((state.as_str(), failed.as_str()), ("running", ""), "{name}");
+    let node = vm.ssh_ok("lama-node --help").unwrap();
+    assert!(node.contains("lama-node COMMAND"), "{node}");
     (bench, vm)
 }
 

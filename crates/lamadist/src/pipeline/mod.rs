@@ -177,6 +177,9 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         release::clean_tree(&app.place)?;
     }
     let source = node::Source::read(&app.place)?;
+    if c.release {
+        release::own_source(&app.place, &source)?;
+    }
     let before = inputs(app, c, &keys, &source)?;
     if c.until == cli::Until::Disk && stamp::fresh(&deploy, &before.all) {
         return Ok(Built {

@@ -17,6 +17,19 @@ pub fn pinned_tools() -> Result<()> {
     ))
 }
 
+/// Refuses a program on the node that is from another checkout than the rest.
+pub fn own_source(place: &Place, source: &super::node::Source) -> Result<()> {
+    if source.project == place.project {
+        return Ok(());
+    }
+    Err(miette!(
+        help = "build a release from a whole checkout of the project",
+        "a release is made of one checkout, but {} has no {}",
+        place.project.display(),
+        super::node::CRATE
+    ))
+}
+
 /// Refuses uncommitted changes, untracked files, and ignored ones in the description.
 pub fn clean_tree(place: &Place) -> Result<()> {
     let git = |args: &[&str]| {
@@ -29,9 +42,12 @@ pub fn clean_tree(place: &Place) -> Result<()> {
         })
     };
     let mut status = git(&["status", "--porcelain", "--untracked-files=normal"])?;
-    // Ignored files of the description would be built in like any other.
+    // Ignored files of the description and of the node's program would be built in like any other.
     let distro = place.distro.to_string_lossy();
-    let ignored = git(&["status", "--porcelain", "--ignored=matching", "--", &distro])?;
+    let node = place.project.join(super::node::CRATE);
+    let node = node.to_string_lossy();
+    let ignored = ["status", "--porcelain", "--ignored=matching", "--"];
+    let ignored = git(&[&ignored[..], &[&*distro, &*node]].concat())?;
     for line in ignored.lines().filter(|l| l.starts_with("!!")) {
         status = format!("{status}\n{line}").trim().to_owned();
     }

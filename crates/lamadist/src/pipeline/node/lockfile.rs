@@ -110,3 +110,72 @@ pub fn closure(source: &Source, wanted: &BTreeSet<String>) -> Result<Vec<Pinned>
     out.sort();
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closure_of(lock: &str, wanted: &[&str]) -> Result<Vec<String>, String> {
+        let source = Source {
+            project: "/project".into(),
+            files: BTreeMap::new(),
+            workspace: String::new(),
+            lock: lock.into(),
+        };
+        let wanted = wanted.iter().map(ToString::to_string).collect();
+        match closure(&source, &wanted) {
+            Ok(all) => Ok(all.iter().map(ToString::to_string).collect()),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    fn package(name: &str, version: &str, dependencies: &str) -> String {
+        format!(
+            "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsource = \"{REGISTRY}\"\n\
+             checksum = \"00\"\ndependencies = [{dependencies}]\n"
+        )
+    }
+
+    fn lock(own: &str, more: &[String]) -> String {
+        format!(
+            "version = 4\n[[package]]\nname = \"lama-node\"\nversion = \"0.1.0\"\n\
+             dependencies = [{own}]\n{}",
+            more.concat()
+        )
+    }
+
+    #[test]
+    fn all_that_it_depends_on_and_nothing_else() {
+        let text = lock(
+            r#""a", "proptest""#,
+            &[
+                package("a", "1.0.0", r#""b 2.0.0""#),
+                package("b", "1.0.0", ""),
+                package("b", "2.0.0", r#""a""#),
+                package("proptest", "1.0.0", r#""b 1.0.0""#),
+            ],
+        );
+        assert_eq!(closure_of(&text, &["a"]).unwrap(), ["a-1.0.0", "b-2.0.0"]);
+    }
+
+    #[test]
+    fn a_lock_that_does_not_tell_is_refused() {
+        let local = "[[package]]\nname = \"a\"\nversion = \"1.0.0\"\n".to_owned();
+        let a = || package("a", "1.0.0", r#""b""#);
+        for (lock, expected) in [
+            ("{".to_owned(), "is no lock"),
+            (a(), "does not have lama-node"),
+            (lock("", &[a()]), "does not pin a for lama-node"),
+            (lock(r#""a""#, &[]), "does not pin a"),
+            (lock(r#""a""#, &[a()]), "does not pin b"),
+            (lock(r#""a""#, &[local]), "not from crates.io"),
+            (
+                lock(r#""a""#, &[a().replace(REGISTRY, "git+https://x")]),
+                "not from crates.io",
+            ),
+        ] {
+            let e = closure_of(&lock, &["a"]).unwrap_err();
+            assert!(e.contains(expected), "{e} instead of {expected}");
+        }
+    }
+}

@@ -99,3 +99,69 @@ fn parse(project: &std::path::Path, name: &str, text: &str) -> Result<Table> {
         .map_err(|e| miette!(help = "cargo has to be able to read it, too", "{e}"))
         .wrap_err_with(|| format!("{} is no manifest", project.join(name).display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifests(node: &str) -> Manifests {
+        let workspace = r#"
+            [workspace]
+            members = ["crates/*"]
+            resolver = "3"
+            default-members = ["crates/x"]
+            [workspace.package]
+            version = "1.2.3"
+            [workspace.dependencies]
+            a = "1"
+            b = { package = "bee", version = "2" }
+            c = "3"
+            [workspace.lints.rust]
+            missing_docs = "deny"
+            [profile.dev]
+            opt-level = 1
+            [profile.release]
+            strip = "symbols"
+            [profile.node]
+            inherits = "release"
+        "#;
+        let source = Source {
+            project: "/project".into(),
+            files: [("Cargo.toml".into(), node.into())].into(),
+            workspace: workspace.into(),
+            lock: String::new(),
+        };
+        Manifests::new(&source).unwrap()
+    }
+
+    #[test]
+    fn only_what_the_program_is_made_of_stays() {
+        let m = manifests(
+            r#"
+            package = { name = "lama-node", version.workspace = true }
+            dependencies = { a.workspace = true }
+            dev-dependencies = { c.workspace = true }
+            lints.workspace = true
+            [target.'cfg(unix)'.dependencies]
+            b.workspace = true
+            d = { package = "dee", version = "4" }
+            [target.'cfg(unix)'.dev-dependencies]
+            c.workspace = true
+            "#,
+        );
+        let all: Vec<&str> = m.dependencies.iter().map(String::as_str).collect();
+        assert_eq!(all, ["a", "bee", "dee"]);
+        for text in [&m.workspace, &m.node] {
+            for gone in ["missing_docs", "lints", "dev", "opt-level", "c ="] {
+                assert!(!text.contains(gone), "{gone} is still in {text}");
+            }
+        }
+        let w: Table = m.workspace.parse().unwrap();
+        let shared = w["workspace"].as_table().unwrap();
+        assert_eq!(shared["members"].as_array().unwrap(), &[CRATE.into()]);
+        assert_eq!(shared["resolver"].as_str(), Some("3"));
+        assert_eq!(shared["package"]["version"].as_str(), Some("1.2.3"));
+        assert_eq!(shared["dependencies"].as_table().unwrap().len(), 2);
+        assert_eq!(w["profile"].as_table().unwrap().len(), 2);
+    }
+}

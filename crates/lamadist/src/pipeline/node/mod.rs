@@ -8,7 +8,7 @@ mod manifest;
 mod source;
 mod vendor;
 
-pub use source::Source;
+pub use source::{CRATE, Source};
 
 use super::Sources;
 use super::packages::{self, Policy, SetSpec, host_arch};
@@ -182,7 +182,7 @@ impl Plan {
         )?)
     }
 
-    /// Lays the workspace out in `build`.
+    /// Lays the workspace out in `build`, beside the crates.
     fn lay_out(&self, source: &Source, build: &Path) -> Result<()> {
         let write = |path: &Path, data: &[u8]| -> Result<()> {
             let path = build.join(path);
@@ -192,9 +192,9 @@ impl Plan {
             Ok(fs::write(path, data)?)
         };
         for (path, content) in &source.files {
-            write(&Path::new(source::CRATE).join(path), content)?;
+            write(&Path::new(CRATE).join(path), content)?;
         }
-        let manifest = Path::new(source::CRATE).join("Cargo.toml");
+        let manifest = Path::new(CRATE).join("Cargo.toml");
         write(&manifest, self.manifests.node.as_bytes())?;
         write(Path::new("Cargo.toml"), self.manifests.workspace.as_bytes())?;
         write(Path::new("Cargo.lock"), source.lock.as_bytes())?;

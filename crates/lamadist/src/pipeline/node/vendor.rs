@@ -113,3 +113,73 @@ fn unpack(c: &Pinned, data: &[u8], to: &Path) -> Result<()> {
         sums.to_string(),
     )?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A home of cargo's with one crate in it, and how that is pinned.
+    fn home(dir: &Path) -> Pinned {
+        let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(
+            Vec::new(),
+            flate2::Compression::fast(),
+        ));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2);
+        header.set_mode(0o644);
+        let name = "a-1.0.0/src/lib.rs";
+        tar.append_data(&mut header, name, &b"//"[..]).unwrap();
+        let data = tar.into_inner().unwrap().finish().unwrap();
+        let cache = dir.join("registry/cache/index-1");
+        fs::create_dir_all(&cache).unwrap();
+        fs::write(cache.join("a-1.0.0.crate"), &data).unwrap();
+        Pinned {
+            name: "a".into(),
+            version: "1.0.0".into(),
+            checksum: hex::encode(Sha256::digest(&data)),
+        }
+    }
+
+    #[test]
+    fn a_crate_becomes_a_folder_with_its_checksum() {
+        let dir = tempfile::tempdir().unwrap();
+        let a = home(dir.path());
+        let found = look(dir.path(), std::slice::from_ref(&a)).unwrap();
+        let data = found.into_iter().next().unwrap().unwrap();
+        let to = dir.path().join("vendor");
+        unpack(&a, &data, &to).unwrap();
+        assert_eq!(fs::read(to.join("a-1.0.0/src/lib.rs")).unwrap(), b"//");
+        let sums = fs::read_to_string(to.join("a-1.0.0/.cargo-checksum.json")).unwrap();
+        let sums: serde_json::Value = serde_json::from_str(&sums).unwrap();
+        assert_eq!(sums["package"], *a.checksum);
+    }
+
+    #[test]
+    fn another_crate_under_its_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut a = home(dir.path());
+        a.checksum = "00".repeat(32);
+        let e = look(dir.path(), &[a.clone()]).unwrap_err();
+        let text = e.to_string();
+        for word in ["a-1.0.0.crate", "Cargo.lock", &a.checksum] {
+            assert!(text.contains(word), "no {word}: {text}");
+        }
+        assert!(e.help().is_some());
+        // One registry that has the right one is enough.
+        let right = home(dir.path());
+        let bad = dir.path().join("registry/cache/another");
+        fs::create_dir_all(&bad).unwrap();
+        fs::write(bad.join("a-1.0.0.crate"), "bad").unwrap();
+        assert!(look(dir.path(), &[right]).unwrap()[0].is_some());
+    }
+
+    #[test]
+    fn a_missing_crate_is_no_error_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut a = home(dir.path());
+        a.version = "2.0.0".into();
+        let found = look(dir.path(), std::slice::from_ref(&a)).unwrap();
+        assert_eq!(found, [None]);
+        assert_eq!(look(&dir.path().join("none"), &[a]).unwrap(), [None]);
+    }
+}
