@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod luks;
 pub mod machine;
 pub mod run;
+pub mod volumes;
 
 pub use cli::main;
 pub use error::{Context, Error, Result};

@@ -66,6 +66,12 @@ impl Header {
         self.slots(RECOVERY).len()
     }
 
+    /// The slots of recovery keys.
+    pub fn recovery_slots(&self) -> Vec<String> {
+        let slots = self.slots(RECOVERY);
+        slots.into_iter().map(str::to_owned).collect()
+    }
+
     /// How many slots a passphrase opens.
     pub fn passphrase(&self) -> usize {
         let (tpm, recovery) = (self.slots(TPM), self.slots(RECOVERY));

@@ -2,11 +2,13 @@
 //! `lama-node install`: from the live system to a disk.
 
 use crate::cli::{Arg, Args, Command};
+use crate::error::Context;
 use crate::install::console::{Console, strong_enough};
 use crate::install::{Installer, credential, finish};
 use crate::run::Run;
 use crate::{Error, Result, fs};
-use std::io::{stdin, stdout};
+use std::io::{Write, stdin, stdout};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
 /// The command.
@@ -87,8 +89,26 @@ fn go(mode: &Mode) -> Result<()> {
     }
     let done = installer.install(&plan, lock, passphrase)?;
     let show = installer.answers.show.unwrap_or(true) || done.saved.is_none();
-    println!("\n{}\nlamadist-install ends", done.summary(show));
+    // The key is for whoever sees the console, and not for the journal.
+    let said = format!("\n{}\nlamadist-install ends\n", done.summary(show));
+    if *mode == Mode::Auto {
+        console(&said)?;
+    } else {
+        print!("{said}");
+    }
     finish(installer.answers.finish)
+}
+
+/// Writes to the console itself.
+fn console(text: &str) -> Result<()> {
+    let what = "cannot write to /dev/console";
+    let mut tty = std::fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open("/dev/console")
+        .context(what)?;
+    tty.write_all(text.replace('\n', "\r\n").as_bytes())
+        .context(what)
 }
 
 /// Starts the dialogue on every console.

@@ -2,10 +2,16 @@
 //! The commands, a module each.
 
 mod attest;
+mod enroll;
 mod install;
 mod status;
 
 use crate::cli::Command;
 
 /// All of them, in the order that `--help` shows.
-pub const ALL: &[Command] = &[install::COMMAND, status::COMMAND, attest::COMMAND];
+pub const ALL: &[Command] = &[
+    install::COMMAND,
+    status::COMMAND,
+    enroll::COMMAND,
+    attest::COMMAND,
+];

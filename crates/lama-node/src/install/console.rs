@@ -171,10 +171,12 @@ pub fn strong_enough(passphrase: &str) -> Result<()> {
 }
 
 /// No echo on standard input's terminal, as long as this lives.
-struct Quiet(Option<libc::termios>);
+pub struct Quiet(Option<libc::termios>);
 
 impl Quiet {
-    fn new() -> Self {
+    /// From now on.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
         // SAFETY: tcgetattr fills the structure that it is given, or fails.
         let mut t: libc::termios = unsafe { std::mem::zeroed() };
         // SAFETY: as above; descriptor 0 may be anything.

@@ -3,8 +3,8 @@
 
 mod image;
 mod medium;
-mod node;
 pub mod netboot;
+mod node;
 pub mod packages;
 mod release;
 mod stamp;

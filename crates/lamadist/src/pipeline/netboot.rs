@@ -71,7 +71,7 @@ impl Job<'_> {
         inputs.value("command line", &cmdline);
         inputs.value("host", machine.map_or("", |m| m.name));
         inputs.value("version", &self.index.version);
-        inputs.value("epoch", &self.epoch.to_string());
+        inputs.value("epoch", self.epoch.to_string());
         for e in [root, verity].into_iter().chain(sources.iter().copied()) {
             inputs.value(&e.file, &e.sha256);
         }
