@@ -164,3 +164,30 @@ pub fn random(len: usize) -> Result<Vec<u8>> {
         .context("cannot read /dev/urandom")?;
     Ok(b)
 }
+
+/// Renames within a file system.
+///
+/// # Errors
+/// It cannot be renamed.
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    fs::rename(from, to).context(format_args!(
+        "cannot rename {} to {}",
+        from.display(),
+        to.display()
+    ))
+}
+
+/// Removes a directory and all in it; one that is not there is fine.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn remove_tree(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).context(format_args!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

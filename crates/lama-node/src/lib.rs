@@ -8,6 +8,7 @@
 
 pub mod attest;
 pub mod block;
+pub mod backup;
 pub mod cli;
 pub mod cmd;
 pub mod error;

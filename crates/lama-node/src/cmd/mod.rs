@@ -4,6 +4,8 @@
 mod attest;
 mod enroll;
 mod install;
+mod backup;
+mod restore;
 mod status;
 
 use crate::cli::Command;
@@ -15,3 +17,4 @@ pub const ALL: &[Command] = &[
     enroll::COMMAND,
     attest::COMMAND,
 ];
+pub const ALL: &[Command] = &[status::COMMAND, backup::COMMAND, restore::COMMAND];
