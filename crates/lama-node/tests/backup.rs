@@ -570,6 +570,12 @@ fn failures_say_what_to_do() {
         .output()
         .unwrap();
     assert!(said(&out).contains("cannot run restic"), "{}", said(&out));
+    // A relative root is the same system.
+    let mut c = n.command(&["backup", "--root", "root"]);
+    assert!(c.current_dir(n.dir.path()).status().unwrap().success());
+    fs::create_dir(n.at("empty")).unwrap();
+    n.ok(&["restore", "--target", n.at("empty").to_str().unwrap()]);
+    assert!(n.at("empty/x").exists());
     let e = n.fails(&["backup", "nonsense"]);
     assert!(e.contains("there is no argument nonsense here"), "{e}");
     let e = n.fails(&["backup", "check", "--read-data-subset", "all"]);

@@ -39,6 +39,15 @@ impl System {
         Self { root: root.into() }
     }
 
+    /// The system whose root is `dir`. restic stores a relative path as it is given, so it is made an
+    /// absolute one.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn open(dir: &str) -> crate::Result<Self> {
+        crate::fs::canonical(dir).map(Self::at)
+    }
+
     /// Whether it is the one that runs.
     pub fn running(&self) -> bool {
         self.root == Path::new("/")

@@ -78,7 +78,7 @@ fn options(args: &mut Args) -> Result<Options> {
                 o.word = Some(v);
             }
             Arg::Option(name) => match (word, name.as_str()) {
-                (_, "root") => o.system = System::at(args.value()?),
+                (_, "root") => o.system = System::open(&args.value()?)?,
                 ("setup", "repository") => o.repository = Some(args.value()?),
                 ("setup", "password-file") => o.password_file = Some(args.value()?),
                 ("setup", "env-file") => o.env_file = Some(args.value()?),

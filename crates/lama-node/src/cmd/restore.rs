@@ -88,7 +88,7 @@ fn options(args: &mut Args) -> Result<Options> {
             return Err(arg.unknown());
         };
         match name.as_str() {
-            "root" => o.system = System::at(args.value()?),
+            "root" => o.system = System::open(&args.value()?)?,
             "repository" => o.repository = Some(config::repository_name(&args.value()?)?),
             "password-file" => o.password_file = Some(args.value()?),
             "env-file" => o.env_file = Some(args.value()?),
