@@ -12,6 +12,7 @@ pub mod backup;
 pub mod cli;
 pub mod cmd;
 pub mod error;
+pub mod etc;
 pub mod fs;
 pub mod generator;
 pub mod ids;

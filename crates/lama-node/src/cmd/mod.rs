@@ -3,6 +3,7 @@
 
 mod attest;
 mod enroll;
+mod etc;
 mod install;
 mod backup;
 mod restore;
@@ -18,3 +19,6 @@ pub const ALL: &[Command] = &[
     attest::COMMAND,
 ];
 pub const ALL: &[Command] = &[status::COMMAND, backup::COMMAND, restore::COMMAND];
+    attest::COMMAND,
+    etc::COMMAND,
+];
