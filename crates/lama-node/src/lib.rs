@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The program on the node: it installs, tells how the machine is, and keeps it.
 //!
-//! One program with few dependencies, blocking and single-threaded; what systemd, cryptsetup, RAUC
+//! One program with few dependencies, blocking, and single-threaded but for time limits; what systemd, cryptsetup, RAUC
 //! and restic do well is left to them and run as programs. Parsing works on text and bytes and is
 //! tested anywhere; what touches a machine is thin. Results go to standard output (`--json` for
 //! programs), talk to standard error.
@@ -10,11 +10,13 @@ pub mod attest;
 pub mod block;
 pub mod backup;
 pub mod cli;
+pub mod clock;
 pub mod cmd;
 pub mod error;
 pub mod etc;
 pub mod fs;
 pub mod generator;
+pub mod health;
 pub mod ids;
 pub mod install;
 pub mod kernel;

@@ -4,11 +4,17 @@
 use crate::error::{Context, Error, Result};
 use serde::de::DeserializeOwned;
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 /// Lines of a failed program's output that an error shows.
 const TAIL: usize = 8;
+
+/// Bytes of each output that a run with a time limit keeps.
+const KEPT: u64 = 1 << 20;
 
 /// One run of a program. It sees `LC_ALL=C.UTF-8`, so that what it says can be parsed.
 #[derive(Debug)]
@@ -98,6 +104,53 @@ impl Run {
         child.wait_with_output().context(what)
     }
 
+    /// Runs it, whatever its status, for at most `limit`; then it and what it started in its process
+    /// group are killed. It reads nothing.
+    ///
+    /// # Errors
+    /// It cannot be started, or the time is over.
+    pub fn within(self, limit: Duration) -> Result<Output> {
+        let name = self.program.to_string_lossy().into_owned();
+        let what = format!("cannot run {name}");
+        let end = Instant::now() + limit;
+        let mut c = self.command();
+        c.stdin(Stdio::null()).process_group(0);
+        let mut child = c
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context(&what)?;
+        let out = child.stdout.take().map(collect);
+        let err = child.stderr.take().map(collect);
+        let mut ended = exited(child.id());
+        while !ended && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+            ended = exited(child.id());
+        }
+        // What it left behind in its group must not outlive it either. The child is not waited for
+        // yet, so that nobody else can have got its number.
+        if let Ok(group) = i32::try_from(child.id()) {
+            // SAFETY: a plain system call.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+        if !ended {
+            // Where the kernel does not let go of it, nobody waits for it.
+            let _ = child.try_wait();
+            let limit = limit.as_secs();
+            return Err(Error::new(format!("{name}: no end after {limit} s")));
+        }
+        let status = child.wait().context(&what)?;
+        let take = |r: Option<mpsc::Receiver<Vec<u8>>>| {
+            r.and_then(|r| r.recv_timeout(Duration::from_secs(1)).ok())
+                .unwrap_or_default()
+        };
+        Ok(Output {
+            status,
+            stdout: take(out),
+            stderr: take(err),
+        })
+    }
+
     /// Runs it; another status than 0 is an error.
     ///
     /// # Errors
@@ -150,6 +203,31 @@ impl Run {
     }
 }
 
+/// Whether a child has ended; it stays to be waited for.
+fn exited(child: u32) -> bool {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: a structure of the right size; zeroed is a valid value of plain numbers, and stays where
+    // the child runs on.
+    unsafe {
+        let r = libc::waitid(libc::P_PID, child, info.as_mut_ptr(), flags);
+        r != 0 || info.assume_init().si_pid() != 0
+    }
+}
+
+/// Reads a pipe to its end beside what waits for the program.
+fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        let _ = pipe.by_ref().take(KEPT).read_to_end(&mut kept);
+        // The rest is read, too: a full pipe would stop the program.
+        let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+        let _ = send.send(kept);
+    });
+    receive
+}
+
 fn failed(line: &str, out: &Output) -> Error {
     let said = if out.stderr.iter().all(u8::is_ascii_whitespace) {
         &out.stdout
@@ -177,5 +255,27 @@ mod tests {
         let e = Run::new("/nonexistent/x").run().unwrap_err();
         assert!(e.to_string().starts_with("cannot run /nonexistent/x: "));
         assert_eq!(Run::new("cat").stdin("x\n").text().unwrap(), "x");
+    }
+    #[test]
+    fn who_takes_too_long_is_killed() {
+        let start = Instant::now();
+        let run = |s: &str| {
+            Run::new("sh")
+                .args(["-c", s])
+                .within(Duration::from_secs(1))
+        };
+        let e = run("sleep 60 & trap '' TERM; sleep 60").unwrap_err();
+        assert_eq!(e.to_string(), "sh: no end after 1 s");
+        let out = run("echo a; echo b >&2; exit 3").unwrap();
+        assert_eq!(
+            (&out.stdout[..], &out.stderr[..]),
+            (&b"a\n"[..], &b"b\n"[..])
+        );
+        assert_eq!(out.status.code(), Some(3));
+        // What holds the pipe is killed with it, and much output stops nobody.
+        assert!(run("sleep 60 & exit 0").unwrap().status.success());
+        let out = run("head -c 3000000 /dev/zero").unwrap();
+        assert_eq!(out.stdout.len(), 1 << 20);
+        assert!(start.elapsed() < Duration::from_secs(20));
     }
 }

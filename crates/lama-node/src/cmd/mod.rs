@@ -4,6 +4,7 @@
 mod attest;
 mod enroll;
 mod etc;
+mod health;
 mod install;
 mod backup;
 mod restore;
@@ -21,4 +22,5 @@ pub const ALL: &[Command] = &[
 pub const ALL: &[Command] = &[status::COMMAND, backup::COMMAND, restore::COMMAND];
     attest::COMMAND,
     etc::COMMAND,
+    health::COMMAND,
 ];
