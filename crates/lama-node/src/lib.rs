@@ -7,8 +7,8 @@
 //! programs), talk to standard error.
 
 pub mod attest;
-pub mod block;
 pub mod backup;
+pub mod block;
 pub mod cli;
 pub mod clock;
 pub mod cmd;

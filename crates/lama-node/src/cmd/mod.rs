@@ -2,11 +2,11 @@
 //! The commands, a module each.
 
 mod attest;
+mod backup;
 mod enroll;
 mod etc;
 mod health;
 mod install;
-mod backup;
 mod restore;
 mod status;
 
@@ -16,11 +16,10 @@ use crate::cli::Command;
 pub const ALL: &[Command] = &[
     install::COMMAND,
     status::COMMAND,
-    enroll::COMMAND,
-    attest::COMMAND,
-];
-pub const ALL: &[Command] = &[status::COMMAND, backup::COMMAND, restore::COMMAND];
-    attest::COMMAND,
-    etc::COMMAND,
     health::COMMAND,
+    etc::COMMAND,
+    enroll::COMMAND,
+    backup::COMMAND,
+    restore::COMMAND,
+    attest::COMMAND,
 ];
