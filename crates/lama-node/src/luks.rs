@@ -141,7 +141,10 @@ pub fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
     run = run.args(["--hash", "sha512"]);
     run = match opener {
         Opener::Tpm => run.arg("--token-only"),
-        Opener::Key(k) => run.args(["--key-file", "-"]).stdin(k),
+        // Else cryptsetup would ask the TPM first, and any key would seem to open it.
+        Opener::Key(k) => run
+            .args(["--disable-external-tokens", "--key-file", "-"])
+            .stdin(k),
     };
     run.arg(device)
         .arg(new.path())
@@ -163,7 +166,10 @@ pub fn check(device: &str, opener: Opener<'_>) -> Result<()> {
     let run = Run::new("cryptsetup").args(["open", "--test-passphrase", "--batch-mode"]);
     let run = match opener {
         Opener::Tpm => run.arg("--token-only"),
-        Opener::Key(k) => run.args(["--key-file", "-"]).stdin(k),
+        // Else cryptsetup would ask the TPM first, and any key would seem to open it.
+        Opener::Key(k) => run
+            .args(["--disable-external-tokens", "--key-file", "-"])
+            .stdin(k),
     };
     run.arg(device).run().map(|_| ())
 }

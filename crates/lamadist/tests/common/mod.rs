@@ -118,6 +118,7 @@ pub struct Bench {
     dir: tempfile::TempDir,
     registry: Registry,
     variables: PathBuf,
+    other_tpm: std::cell::Cell<bool>,
 }
 
 impl Bench {
@@ -154,7 +155,62 @@ impl Bench {
             dir,
             registry,
             variables,
+            other_tpm: std::cell::Cell::new(false),
         }
+    }
+
+    /// Whether machines made from an installed one get another TPM than it had.
+    pub fn forget_tpm(&self, yes: bool) {
+        self.other_tpm.set(yes);
+    }
+
+    fn config(&self, name: &str, variables: PathBuf, credentials: &[(&str, &str)]) -> VmConfig {
+        let mut config = VmConfig::new(name);
+        config.firmware = Firmware::Uefi {
+            variables: Variables::Copy(variables),
+            smm: Smm::On,
+        };
+        for (name, value) in credentials {
+            config = config.credential(*name, *value);
+        }
+        config
+    }
+
+    /// A machine that starts from an installed one's disk, as it was left, without changing it.
+    pub fn clone_of(&self, installed: &Path, name: &str, credentials: &[(&str, &str)]) -> Vm {
+        if !self.other_tpm.get() {
+            let to = self.registry.dir(name).unwrap().join("tpm");
+            std::fs::create_dir_all(&to).unwrap();
+            for e in std::fs::read_dir(installed.join("tpm")).unwrap() {
+                let e = e.unwrap();
+                if e.file_type().unwrap().is_file() {
+                    std::fs::copy(e.path(), to.join(e.file_name())).unwrap();
+                }
+            }
+        }
+        let config = self
+            .config(name, installed.join("vars.fd"), credentials)
+            .disk(Disk::image(installed.join("disk-0.raw")));
+        self.registry.boot(&config, Lifetime::Vm).unwrap()
+    }
+
+    /// Starts such a machine again, as it was stopped, without credentials.
+    pub fn again(&self, installed: &Path, name: &str) -> Vm {
+        let config = self
+            .config(name, installed.join("vars.fd"), &[])
+            .disk(Disk::image(installed.join("disk-0.raw")));
+        self.registry.boot(&config, Lifetime::Vm).unwrap()
+    }
+
+    /// The medium in a machine with an installed disk, an empty and a small one.
+    pub fn medium_with(&self, medium: &Path, installed: &Path, answers: &[(&str, &str)]) -> Vm {
+        let config = self
+            .config("medium", self.variables.clone(), answers)
+            .disk(Disk::image(medium).on(lama_vm::Bus::Usb))
+            .disk(Disk::image(installed.join("disk-0.raw")))
+            .disk(Disk::blank(16 << 30).serial("data"))
+            .disk(Disk::blank(4 << 30).serial("small"));
+        self.registry.boot(&config, Lifetime::Vm).unwrap()
     }
 
     /// Boots a disk.
