@@ -16,12 +16,14 @@ pub mod error;
 pub mod etc;
 pub mod fs;
 pub mod generator;
+pub mod grow;
 pub mod health;
 pub mod ids;
 pub mod install;
 pub mod kernel;
 pub mod luks;
 pub mod machine;
+pub mod report;
 pub mod run;
 pub mod volumes;
 

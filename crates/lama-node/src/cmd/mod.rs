@@ -5,8 +5,10 @@ mod attest;
 mod backup;
 mod enroll;
 mod etc;
+mod grow;
 mod health;
 mod install;
+mod report;
 mod restore;
 mod status;
 
@@ -22,4 +24,6 @@ pub const ALL: &[Command] = &[
     backup::COMMAND,
     restore::COMMAND,
     attest::COMMAND,
+    report::COMMAND,
+    grow::COMMAND,
 ];

@@ -107,8 +107,11 @@ fn encryption() -> Result<Answer> {
     ))
 }
 
-/// Free space and inodes of a file system; what only root may use counts as used.
-fn space(path: &str) -> Result<Answer> {
+/// statvfs(3).
+///
+/// # Errors
+/// There is no such path.
+pub fn statvfs(path: &str) -> Result<libc::statvfs> {
     let name = CString::new(path).map_err(|e| Error::new(e.to_string()))?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: a NUL-terminated path and a structure of the right size.
@@ -117,7 +120,12 @@ fn space(path: &str) -> Result<Answer> {
         return Err(std::io::Error::last_os_error()).context(path);
     }
     // SAFETY: zeroed is a valid value of plain numbers, and the kernel filled it.
-    let s = unsafe { stat.assume_init() };
+    Ok(unsafe { stat.assume_init() })
+}
+
+/// Free space and inodes of a file system; what only root may use counts as used.
+fn space(path: &str) -> Result<Answer> {
+    let s = statvfs(path)?;
     let mut all = vec![
         parse::space("space", s.f_bavail, s.f_blocks),
         parse::space("inodes", s.f_favail, s.f_files),
