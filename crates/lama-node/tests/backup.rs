@@ -572,7 +572,8 @@ fn failures_say_what_to_do() {
     assert!(said(&out).contains("cannot run restic"), "{}", said(&out));
     // A relative root is the same system.
     let mut c = n.command(&["backup", "--root", "root"]);
-    assert!(c.current_dir(n.dir.path()).status().unwrap().success());
+    let out = c.current_dir(n.dir.path()).output().unwrap();
+    assert!(out.status.success(), "{}", said(&out));
     fs::create_dir(n.at("empty")).unwrap();
     n.ok(&["restore", "--target", n.at("empty").to_str().unwrap()]);
     assert!(n.at("empty/x").exists());

@@ -492,11 +492,7 @@ fn setup(args: &Args, o: &Options) -> Result<ExitCode> {
     let text = text.map(|t| String::from_utf8_lossy(&t).into_owned());
     let name = match &o.repository {
         Some(r) => config::repository_name(r)?,
-        None => {
-            configured(system)
-                .map_err(|_| Error::new("there is no --repository").hint("see --help"))?
-                .repository
-        }
+        None => configured(system)?.repository,
     };
     if system.running() && !disk::is_root() {
         return Err(Error::new("this needs root"));
