@@ -69,6 +69,24 @@ fn ssh_key(built: &Built, dir: &Path) {
         .unwrap();
 }
 
+/// A host's addon, signed by other keys than the machine's.
+fn foreign_addon(hosts: &Path) -> Vec<u8> {
+    let out = hosts.join("foreign.efi");
+    let keys = hosts.join("foreign-keys").display().to_string();
+    let file = out.display().to_string();
+    let mut c = lamadist(&[
+        "--quiet", "--keys", &keys, "host", "addon", "evil", "--output",
+    ]);
+    std::fs::write(hosts.join("evil.toml"), "bsp = \"x86_64\"\n").unwrap();
+    let run = c.arg(&file).env("LAMADIST_HOSTS", hosts).output().unwrap();
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    std::fs::read(out).unwrap()
+}
+
 fn ask(vm: &Vm, command: &str) -> String {
     vm.ssh_ok(command).unwrap()
 }
@@ -154,6 +172,23 @@ fn an_installed_machine_is_encrypted_verified_and_itself() {
     assert!(etc.contains("ssh_host_ed25519_key"), "{etc}");
     assert!(ask(&vm, "systemctl show -P RuntimeWatchdogUSec").contains("30s"));
 
+    // Another disk with the same names, and a host addon that others signed: neither counts.
+    let labels = [
+        "esp", "rootfs-a", "verity-a", "rootfs-b", "verity-b", "data",
+    ];
+    let table: String = labels.map(|l| format!("size=64MiB, name={l}\\n")).concat();
+    ask(
+        &vm,
+        &format!("printf 'label: gpt\n{table}' | sfdisk -q /dev/disk/by-id/virtio-other"),
+    );
+    ask(&vm, "mkfs.ext4 -q /dev/disk/by-id/virtio-other-part6");
+    let foreign = foreign_addon(&scratch().join("hosts"));
+    vm.put("/run/foreign.efi", &foreign).unwrap();
+    ask(
+        &vm,
+        "mount /dev/lamadist/esp /mnt && cp /run/foreign.efi /mnt/loader/addons/other.addon.efi \
+         && umount /mnt",
+    );
     // What was changed outlives a reboot, and so does who it is.
     ask(
         &vm,
@@ -172,6 +207,12 @@ fn an_installed_machine_is_encrypted_verified_and_itself() {
             .count(),
         2
     );
+    assert_eq!(ask(&vm, "hostname"), "node1");
+    let console = vm.console_text().unwrap();
+    assert!(console.contains("ignoring: Access denied"), "{console}");
+    let links = ask(&vm, "readlink -f /dev/lamadist/* | sort -u");
+    assert_eq!(links.lines().count(), 6, "{links}");
+    assert!(links.lines().all(|l| l.starts_with("/dev/vda")), "{links}");
     assert_eq!(ask(&vm, "cat /etc/machine-id"), machine_id);
     assert_eq!(ask(&vm, "cat /etc/ssh/ssh_host_ed25519_key.pub"), host_key);
     vm.stop(Stop::Now).unwrap();

@@ -176,7 +176,8 @@ impl Bench {
         config
     }
 
-    /// A machine that starts from an installed one's disk, as it was left, without changing it.
+    /// A machine that starts from an installed one's disk, as it was left, without changing it, with
+    /// a second, empty disk.
     pub fn clone_of(&self, installed: &Path, name: &str, credentials: &[(&str, &str)]) -> Vm {
         if !self.other_tpm.get() {
             let to = self.registry.dir(name).unwrap().join("tpm");
@@ -190,7 +191,8 @@ impl Bench {
         }
         let config = self
             .config(name, installed.join("vars.fd"), credentials)
-            .disk(Disk::image(installed.join("disk-0.raw")));
+            .disk(Disk::image(installed.join("disk-0.raw")))
+            .disk(Disk::blank(1 << 30).serial("other"));
         self.registry.boot(&config, Lifetime::Vm).unwrap()
     }
 
@@ -198,7 +200,8 @@ impl Bench {
     pub fn again(&self, installed: &Path, name: &str) -> Vm {
         let config = self
             .config(name, installed.join("vars.fd"), &[])
-            .disk(Disk::image(installed.join("disk-0.raw")));
+            .disk(Disk::image(installed.join("disk-0.raw")))
+            .disk(Disk::blank(1 << 30).serial("other"));
         self.registry.boot(&config, Lifetime::Vm).unwrap()
     }
 
