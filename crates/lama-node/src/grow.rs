@@ -190,7 +190,8 @@ pub fn grow(machine: &Machine, dry: bool) -> Result<Grown> {
 #[derive(Debug, Deserialize)]
 struct Row {
     uuid: String,
-    file: String,
+    /// The definition; by 252 its name and `-` for none, by 257 its path and nothing.
+    file: Option<String>,
     activity: String,
 }
 
@@ -241,7 +242,10 @@ fn repart(partition: &Partition, label: &str) -> Result<()> {
 
 /// Only this partition may change, and it must be there.
 fn check(rows: &[Row], uuid: &str) -> Result<()> {
-    let mine = |r: &&Row| r.file == DEFINITION;
+    let mine = |r: &&Row| {
+        let file = r.file.as_ref().map(Path::new);
+        file.and_then(Path::file_name) == Some(DEFINITION.as_ref())
+    };
     let ok = |r: &Row| {
         r.uuid.eq_ignore_ascii_case(uuid) && matches!(r.activity.as_str(), "resize" | "unchanged")
     };
@@ -274,7 +278,7 @@ mod tests {
 
     #[test]
     fn nothing_but_growing_is_let_through() {
-        // What systemd-repart 252 printed.
+        // What systemd-repart 252 and 257 printed.
         let row = |uuid: &str, file: &str, activity: &str| {
             format!(
                 r#"{{"type":"var","label":"data","uuid":"{uuid}","file":"{file}","node":"x2",
@@ -288,6 +292,9 @@ mod tests {
         let esp = row("e", "-", "unchanged");
         let good = row("D", "data.conf", "resize");
         assert!(check(&rows(&[good.clone(), esp.clone()]), "d").is_ok());
+        let path = row("d", "/run/lamadist/grow.repart.d/data.conf", "resize");
+        let none = esp.replace("\"-\"", "null");
+        assert!(check(&rows(&[path, none]), "d").is_ok());
         for bad in [
             vec![],
             vec![esp.clone()],
