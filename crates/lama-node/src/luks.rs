@@ -185,8 +185,14 @@ pub fn seal(device: &str, opener: Opener<'_>) -> Result<()> {
         ))
         .hint("boot a UKI that `lamadist build` made, by UEFI"));
     }
+    // What another TPM sealed looks enrolled already, and systemd-cryptenroll would leave it at that;
+    // so it goes first. The key that was given opens the volume meanwhile.
+    if matches!(opener, Opener::Key(_)) && Header::read(device)?.tpm() > 0 {
+        Run::new("systemd-cryptenroll")
+            .args(["--wipe-slot=tpm2", device])
+            .run()?;
+    }
     let mut run = Run::new("systemd-cryptenroll").args(tpm_options());
-    run = run.arg("--wipe-slot=tpm2");
     let secret;
     run = match opener {
         Opener::Tpm => run.arg("--unlock-tpm2-device=auto"),

@@ -241,7 +241,12 @@ fn a_disk_in_another_machine_is_locked_until_its_recovery_key_comes() {
             Duration::from_secs(120),
         )
         .unwrap();
-    assert!(sealed.ok(), "{}", sealed.text());
+    assert!(
+        sealed.ok(),
+        "{}{}",
+        sealed.text(),
+        String::from_utf8_lossy(&sealed.stderr)
+    );
     ask(&vm, "sync");
     vm.stop(Stop::Gracefully(Duration::from_secs(60))).unwrap();
     let mut vm = bench.again(&node.dir, "opened");

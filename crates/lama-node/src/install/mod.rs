@@ -344,8 +344,9 @@ fn by_uuid(uuid: &str) -> String {
 /// # Errors
 /// It cannot be read.
 pub fn credential(name: &str) -> Result<Option<String>> {
-    let mut places = vec!["/run/credentials/@system".to_owned()];
-    places.extend(std::env::var("CREDENTIALS_DIRECTORY"));
+    // The service's own first; PID 1's are seen where there is no service.
+    let mut places: Vec<String> = std::env::var("CREDENTIALS_DIRECTORY").into_iter().collect();
+    places.push("/run/credentials/@system".to_owned());
     for dir in places {
         if let Some(d) = fs::read_optional(Path::new(&dir).join(name))? {
             return Ok(Some(String::from_utf8_lossy(&d).into_owned()));
