@@ -104,7 +104,8 @@ impl Drop for Serving {
 fn a_machine_without_a_medium_boots_over_http() {
     let _turn = turn();
     let built = base();
-    let answers = ["--answer", "disk=/dev/vda", "--answer", "finish=poweroff"];
+    // None that names a disk: there is none, and the installer would say so and fail.
+    let answers = ["--answer", "wipe=no", "--answer", "finish=poweroff"];
     let mut serving = Serving::start(built, &answers);
     let start = Instant::now();
     let bench = Bench::starting_at(built, Some(serving.url("hosts/nas/installer.efi")));
@@ -140,7 +141,7 @@ fn a_machine_without_a_medium_boots_over_http() {
     for word in [
         "lamadist.slot=live",
         "systemd.hostname=nas",
-        "lamadist.install.disk=/dev/vda",
+        "lamadist.install.wipe=no",
         "lamadist.install.finish=poweroff",
     ] {
         assert!(cmdline.split(' ').any(|w| w == word), "{word}: {cmdline}");
