@@ -14,6 +14,10 @@ use std::process::{Command, Output, Stdio};
 const PASSWORD: &str = "correct horse";
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
+/// The work directory of the overlay of /etc, below /var, and what overlayfs makes in it.
+const WORK: &str = "lib/lamadist/etc/work";
+const WORK_INSIDE: &str = "work";
+
 /// The directory restic lies in, or the reason is printed.
 fn restic() -> Option<PathBuf> {
     let tools = lama_testkit::tools_or_host(&["restic"])?;
@@ -176,7 +180,7 @@ impl Node {
             "data/marked/x",
             "lib/systemd/random-seed",
             "lib/systemd/coredump/x",
-            "lib/lamadist/etc/work/work/x",
+            &format!("{WORK}/{WORK_INSIDE}/x"),
             "lib/lamadist/machine/x",
             "lib/rauc/central.raucs",
             "lib/containers/storage/overlay/x",
@@ -406,7 +410,7 @@ fn what_was_backed_up_comes_back() {
         "lib/systemd/random-seed",
         "lib/lamadist/machine",
         "lib/lamadist/backup",
-        "lib/lamadist/etc/work/work",
+        &format!("{WORK}/{WORK_INSIDE}"),
         "lib/rauc",
         "lib/containers/storage/overlay/x",
         "lib/containers/storage/db.sql",
