@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `lama-node backup`: the data and the identity of this host, into a restic repository.
 
+mod forget;
+mod setup;
+
 use crate::backup::config::{self, Config, Retention};
 use crate::backup::host::Host;
-use crate::backup::message::{Problem, Snapshot};
+use crate::backup::message::Problem;
 use crate::backup::progress::Progress;
 use crate::backup::restic::{self, Found, Repository};
 use crate::backup::state::{Health, State};
-use crate::backup::{self, System, TAG, disk, scope, secret, time};
+use crate::backup::{self, System, TAG, scope, secret, time};
 use crate::cli::{Arg, Args, Command};
 use crate::{Context, Error, Result, fs};
 use serde::Serialize;
@@ -120,10 +123,10 @@ fn run(args: &mut Args) -> Result<ExitCode> {
     let o = options(args)?;
     match o.word.as_deref() {
         None => now(args, &o),
-        Some("setup") => setup(args, &o),
+        Some("setup") => setup::run(args, &o),
         Some("list") => list(args, &o),
         Some("check") => check(args, &o),
-        Some("forget") => forget_now(args, &o),
+        Some("forget") => forget::run(args, &o),
         _ => status(args, &o),
     }
 }
@@ -272,7 +275,7 @@ fn back_up(o: &Options, config: &Config, state: &mut State) -> Result<Done> {
     (state.files, state.bytes) = (done.files, done.bytes);
     (state.added, state.seconds) = (done.added, done.seconds);
     if config.retention == Retention::On && !o.no_forget {
-        forget(&repo, config, &host.hostname, Prune::Yes)
+        forget::forget(&repo, config, &host.hostname, forget::Prune::Yes)
             .context("the backup is made, but old ones could not be removed")?;
     }
     Ok(done)
@@ -292,82 +295,6 @@ fn on_the_same_disk(system: &System, repository: &str) -> bool {
     let device = |p: &std::path::Path| p.metadata().ok().map(|m| m.dev());
     let var = device(&system.var());
     system.running() && var.is_some() && device(std::path::Path::new(repository)) == var
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Prune {
-    Yes,
-    Try,
-}
-
-#[derive(serde::Deserialize)]
-struct Group {
-    #[serde(default)]
-    keep: Option<Vec<Snapshot>>,
-    #[serde(default)]
-    remove: Option<Vec<Snapshot>>,
-}
-
-#[derive(Serialize)]
-struct Forgotten {
-    kept: usize,
-    removed: Vec<String>,
-}
-
-fn forget(repo: &Repository, config: &Config, host: &str, prune: Prune) -> Result<Forgotten> {
-    let mut args = vec![
-        "forget".to_owned(),
-        "--retry-lock=5m".to_owned(),
-        // Not by paths: another `include=` would begin another count.
-        "--group-by=host".to_owned(),
-        format!("--tag={TAG}"),
-        format!("--host={host}"),
-    ];
-    args.extend(config.keep.args());
-    args.push(match prune {
-        Prune::Yes => "--prune".to_owned(),
-        Prune::Try => "--dry-run".to_owned(),
-    });
-    let out = repo.run(args, &mut |_| ())?;
-    let line = out.result.lines().find(|l| l.starts_with('['));
-    let groups: Vec<Group> =
-        serde_json::from_str(line.unwrap_or("[]")).context("cannot read what restic removed")?;
-    let mut done = Forgotten {
-        kept: 0,
-        removed: Vec::new(),
-    };
-    for g in groups {
-        done.kept += g.keep.unwrap_or_default().len();
-        done.removed.extend(
-            g.remove
-                .unwrap_or_default()
-                .iter()
-                .map(|s| s.short().to_owned()),
-        );
-    }
-    Ok(done)
-}
-
-fn forget_now(args: &Args, o: &Options) -> Result<ExitCode> {
-    let config = configured(&o.system)?;
-    let repo = repository(&o.system, &config)?;
-    let host = Host::of(&o.system)?;
-    if config.keep.args().is_empty() {
-        return Err(Error::new(
-            "the configuration keeps no snapshot, so none is removed",
-        ));
-    }
-    let prune = if o.dry_run { Prune::Try } else { Prune::Yes };
-    let done = forget(&repo, &config, &host.hostname, prune)?;
-    args.print(&done, || {
-        let verb = if o.dry_run { "would be " } else { "" };
-        let mut s = format!("{} kept, {} {verb}removed", done.kept, done.removed.len());
-        for r in &done.removed {
-            s += &format!("\n{r}");
-        }
-        s
-    })?;
-    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Serialize)]
@@ -476,97 +403,6 @@ fn status(args: &Args, o: &Options) -> Result<ExitCode> {
         Health::Stale | Health::Failed => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     })
-}
-
-#[derive(Serialize)]
-struct SetUp {
-    repository: String,
-    made: bool,
-    /// One that was made here, to be kept elsewhere.
-    password: Option<String>,
-}
-
-fn setup(args: &Args, o: &Options) -> Result<ExitCode> {
-    let system = &o.system;
-    let text = fs::read_optional(system.config())?;
-    let text = text.map(|t| String::from_utf8_lossy(&t).into_owned());
-    let name = match &o.repository {
-        Some(r) => config::repository_name(r)?,
-        None => configured(system)?.repository,
-    };
-    if system.running() && !disk::is_root() {
-        return Err(Error::new("this needs root"));
-    }
-    let (password, new) = match &o.password_file {
-        Some(f) => (secret::password(&secret::read(f)?)?, false),
-        None => match secret::stored(system, secret::PASSWORD) {
-            Ok(Some(p)) => (secret::password(&p)?, false),
-            _ => (secret::generate()?, true),
-        },
-    };
-    let environment = match &o.env_file {
-        Some(f) => Some(secret::read(f)?),
-        None => secret::stored(system, secret::ENVIRONMENT)?,
-    };
-    let repo = Repository {
-        name,
-        password,
-        environment: restic::environment(
-            environment.clone(),
-            o.env_file.as_deref().unwrap_or(secret::ENVIRONMENT),
-        )?,
-        cache: system.cache(),
-        upload_limit: None,
-    };
-    let written = config::with_repository(text.as_deref(), &repo.name);
-    Config::parse(&written, &system.config().display().to_string())?;
-    let found = repo.state()?;
-    if found == Found::Closed {
-        let e = Error::new(format!(
-            "{} is a repository with a password already",
-            repo.name
-        ));
-        return Err(if new {
-            e.hint("give it by --password-file")
-        } else {
-            restic::explain(Some(12), &[], &repo.name)
-        });
-    }
-    // First what can be done again: a repository whose password nobody has is lost.
-    let at = |name| secret::sealed(system, name);
-    let line = format!("{}\n", repo.password);
-    secret::seal(
-        &system.var(),
-        secret::PASSWORD,
-        line.as_bytes(),
-        &at(secret::PASSWORD),
-    )?;
-    if let Some(e) = &environment {
-        secret::seal(
-            &system.var(),
-            secret::ENVIRONMENT,
-            e,
-            &at(secret::ENVIRONMENT),
-        )?;
-    }
-    if found == Found::Missing {
-        repo.run(["init"], &mut |_| ())?;
-    }
-    fs::write(system.config(), written, 0o600)?;
-    let done = SetUp {
-        made: found == Found::Missing,
-        password: new.then(|| repo.password.clone()),
-        repository: repo.name,
-    };
-    let made = if done.made { "made" } else { "found" };
-    eprintln!("The repository {} is {made}.", done.repository);
-    if new {
-        eprintln!(
-            "Keep this password outside of this machine: without it nobody opens the backup."
-        );
-    }
-    args.print(&done, || done.password.clone().unwrap_or_default())?;
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]
