@@ -198,6 +198,18 @@ fn describe(what: &str, d: &Device) -> String {
     }
 }
 
+/// Gives the partition with this number another GPT name, also while the disk is in use.
+///
+/// # Errors
+/// sfdisk(8)'s.
+pub fn set_name(disk: &str, partition: usize, name: &str) -> Result<()> {
+    Run::new("sfdisk")
+        .args(["--quiet", "--no-reread", "--no-tell-kernel", "--part-label"])
+        .args([disk, &partition.to_string(), name])
+        .run()
+        .map(|_| ())
+}
+
 /// Bytes for people: binary units, one decimal.
 pub fn size(bytes: u64) -> String {
     let mut unit = 0;

@@ -78,4 +78,20 @@ impl Machine {
     pub fn parse(json: &[u8]) -> Result<Self> {
         serde_json::from_slice(json).context("cannot be understood")
     }
+
+    /// The EFI system partition.
+    pub fn esp(&self) -> Option<&Partition> {
+        self.layout.iter().find(|p| p.role == Role::Esp)
+    }
+
+    /// Its GPT name.
+    pub fn esp_label(&self) -> &str {
+        self.esp().map_or("esp", |p| p.label.as_str())
+    }
+
+    /// Its number in the partition table.
+    pub fn esp_number(&self) -> usize {
+        let mut roles = self.layout.iter();
+        roles.position(|p| p.role == Role::Esp).unwrap_or(0) + 1
+    }
 }

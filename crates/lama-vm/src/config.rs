@@ -152,6 +152,14 @@ impl Disk {
         self
     }
 
+    /// The same disk, and the guest writes to the image itself.
+    pub fn direct(mut self) -> Self {
+        if let Source::Image { access, .. } = &mut self.source {
+            *access = Access::Direct;
+        }
+        self
+    }
+
     /// The same disk with a serial number.
     pub fn serial(mut self, serial: impl Into<String>) -> Self {
         self.serial = Some(serial.into());

@@ -8,6 +8,8 @@ use crate::qmp::Qmp;
 use crate::registry::{Record, VmInfo};
 use lama_exec::{Running, Tools, fs};
 use serde_json::json;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -236,6 +238,36 @@ impl Vm {
     /// As [`Qmp::execute`].
     pub fn reset(&self) -> Result<()> {
         self.qmp()?.execute("system_reset", json!({})).map(|_| ())
+    }
+
+    /// Types on its console. Newline is the Enter key.
+    ///
+    /// # Errors
+    /// Its console is not connected, or somebody else is.
+    pub fn enter(&self, text: &str) -> Result<()> {
+        let path = self.dir.join("console.sock");
+        let typed = UnixStream::connect(&path)
+            .and_then(|mut s| s.write_all(text.replace('\n', "\r").as_bytes()));
+        typed.map_err(|source| Error::Os {
+            name: self.name().into(),
+            action: "type on its console",
+            source,
+        })
+    }
+
+    /// Stops its processors, does something, and lets them go on. What its disks hold meanwhile is what
+    /// a power cut at this moment would leave: all that the guest has handed to its disks, and nothing
+    /// of what is still in its memory. (That a disk loses what it had not been told to flush is not
+    /// modelled.)
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn frozen<T>(&self, meanwhile: impl FnOnce() -> T) -> Result<T> {
+        let mut qmp = self.qmp()?;
+        qmp.execute("stop", json!({}))?;
+        let t = meanwhile();
+        qmp.execute("cont", json!({}))?;
+        Ok(t)
     }
 
     /// Writes what its screen shows to a PNG file in its directory, and returns the path.

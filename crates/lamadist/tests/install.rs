@@ -5,69 +5,12 @@
 
 mod common;
 
-use common::{Bench, Built, base, lamadist, scratch, turn};
+use common::installed::{ask, healthy, hosts, install, node, reboot};
+use common::{Bench, base, lamadist, turn};
 use lama_image::index::Kind;
-use lama_vm::{Stop, Vm};
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use lama_vm::{Bus, Disk, Stop};
+use std::path::Path;
 use std::time::Duration;
-
-/// A machine that was installed once in this test run; others start from its disk.
-struct Node {
-    /// Its folder: disk, firmware variables, TPM.
-    dir: PathBuf,
-    /// What the installer said at its end.
-    said: String,
-    /// Its recovery key.
-    recovery: String,
-}
-
-fn node(built: &Built) -> &'static Node {
-    static NODE: OnceLock<Node> = OnceLock::new();
-    NODE.get_or_init(|| {
-        let state = scratch().join("state");
-        let _ = std::fs::remove_dir_all(&state);
-        let hosts = scratch().join("hosts");
-        let _ = std::fs::remove_dir_all(&hosts);
-        std::fs::create_dir_all(&hosts).unwrap();
-        ssh_key(built, &hosts);
-        let ok = |args: &[&str]| {
-            let mut c = lamadist(args);
-            c.env("XDG_STATE_HOME", &state)
-                .env("LAMADIST_HOSTS", &hosts);
-            let out = c.output().unwrap();
-            let err = String::from_utf8_lossy(&out.stderr).into_owned();
-            assert!(out.status.success(), "{err}");
-            String::from_utf8(out.stdout).unwrap()
-        };
-        let key = hosts.join("key.pub").display().to_string();
-        ok(&["--quiet", "host", "add", "node1", "--ssh-key", &key]);
-        let said = ok(&[
-            "--quiet", "vm", "install", "--name", "node1", "--host", "node1",
-        ]);
-        let recovery = said
-            .split_whitespace()
-            .find(|w| w.len() == 71 && w.split('-').count() == 8)
-            .unwrap_or_else(|| panic!("no recovery key: {said}"))
-            .to_owned();
-        Node {
-            dir: state.join("lamadist/vm/node1"),
-            said,
-            recovery,
-        }
-    })
-}
-
-fn ssh_key(built: &Built, dir: &Path) {
-    built
-        .tools
-        .command("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", "admin", "-f", "key"])
-        .bind(dir)
-        .cwd(dir)
-        .run()
-        .unwrap();
-}
 
 /// A host's addon, signed by other keys than the machine's.
 fn foreign_addon(hosts: &Path) -> Vec<u8> {
@@ -87,10 +30,6 @@ fn foreign_addon(hosts: &Path) -> Vec<u8> {
     std::fs::read(out).unwrap()
 }
 
-fn ask(vm: &Vm, command: &str) -> String {
-    vm.ssh_ok(command).unwrap()
-}
-
 #[test]
 fn an_installed_machine_is_encrypted_verified_and_itself() {
     let _turn = turn();
@@ -105,11 +44,8 @@ fn an_installed_machine_is_encrypted_verified_and_itself() {
     );
 
     let bench = Bench::new(built);
-    let mut vm = bench.clone_of(&node.dir, "installed", &[]);
-    vm.wait_ssh(Some(Duration::from_secs(300))).unwrap();
-    let state = vm.ssh("systemctl is-system-running --wait").unwrap().text();
-    let failed = ask(&vm, "systemctl --failed --no-legend --plain");
-    assert_eq!((state.as_str(), failed.as_str()), ("running", ""));
+    let mut vm = bench.clone_of(&node.dir, "installed").boot();
+    healthy(&mut vm);
 
     let cmdline = ask(&vm, "cat /proc/cmdline");
     assert!(cmdline.contains("lamadist.slot=a rauc.slot=A"), "{cmdline}");
@@ -182,7 +118,7 @@ fn an_installed_machine_is_encrypted_verified_and_itself() {
         &format!("printf 'label: gpt\n{table}' | sfdisk -q /dev/disk/by-id/virtio-other"),
     );
     ask(&vm, "mkfs.ext4 -q /dev/disk/by-id/virtio-other-part6");
-    let foreign = foreign_addon(&scratch().join("hosts"));
+    let foreign = foreign_addon(&hosts());
     vm.put("/run/foreign.efi", &foreign).unwrap();
     ask(
         &vm,
@@ -196,11 +132,7 @@ fn an_installed_machine_is_encrypted_verified_and_itself() {
     );
     let machine_id = ask(&vm, "cat /etc/machine-id");
     let host_key = ask(&vm, "cat /etc/ssh/ssh_host_ed25519_key.pub");
-    vm.mark().unwrap();
-    // The connection goes away with the machine.
-    let _ = vm.ssh("systemctl reboot");
-    std::thread::sleep(Duration::from_secs(20));
-    vm.wait_ssh(Some(Duration::from_secs(300))).unwrap();
+    reboot(&mut vm);
     assert_eq!(
         ask(&vm, "cat /etc/mine; ls /var/lib/lamadist/mine")
             .lines()
@@ -224,15 +156,16 @@ fn a_disk_in_another_machine_is_locked_until_its_recovery_key_comes() {
     let built = base();
     let node = node(built);
     let bench = Bench::new(built);
-    bench.forget_tpm(true);
-    let mut vm = bench.clone_of(&node.dir, "moved", &[]);
+    let mut vm = bench.clone_of(&node.dir, "moved").new_tpm().boot();
     vm.wait_text("recovery key", Duration::from_secs(240))
         .unwrap();
     assert!(!vm.console_text().unwrap().contains("Switching root"));
     vm.stop(Stop::Now).unwrap();
 
-    let key = [("cryptsetup.passphrase", node.recovery.as_str())];
-    let mut vm = bench.clone_of(&node.dir, "opened", &key);
+    let opened = bench.clone_of(&node.dir, "opened").new_tpm();
+    let mut vm = opened
+        .credential("cryptsetup.passphrase", &node.recovery)
+        .boot();
     vm.wait_ssh(Some(Duration::from_secs(300))).unwrap();
     let sealed = vm
         .ssh_within(
@@ -249,7 +182,7 @@ fn a_disk_in_another_machine_is_locked_until_its_recovery_key_comes() {
     );
     ask(&vm, "sync");
     vm.stop(Stop::Gracefully(Duration::from_secs(60))).unwrap();
-    let mut vm = bench.again(&node.dir, "opened");
+    let mut vm = bench.clone_of(&node.dir, "opened").boot();
     vm.wait_ssh(Some(Duration::from_secs(300))).unwrap();
     assert_eq!(ask(&vm, "hostname"), "node1");
     vm.stop(Stop::Now).unwrap();
@@ -261,9 +194,16 @@ fn what_must_not_be_overwritten_is_not() {
     let built = base();
     let node = node(built);
     let bench = Bench::new(built);
-    // The medium, an installed disk, one with data, a small one.
-    let answers = [("lamadist.install", "disk=any\nwipe=yes\n")];
-    let mut vm = bench.medium_with(&built.file(Kind::Disk), &node.dir, &answers);
+    // The medium, an installed disk, one with data, a small one, one whose installation was cut off.
+    let mut vm = bench
+        .machine("medium")
+        .disk(Disk::image(built.file(Kind::Disk)).on(Bus::Usb))
+        .disk(Disk::image(node.dir.join("disk-0.raw")))
+        .disk(Disk::blank(16 << 30).serial("data"))
+        .disk(Disk::blank(4 << 30).serial("small"))
+        .disk(Disk::image(&node.cut).serial("cut"))
+        .credential("lamadist.install", "disk=any\nwipe=yes\n")
+        .boot();
     // By itself, at boot:
     vm.wait_text("is installed already", Duration::from_secs(300))
         .unwrap();
@@ -273,13 +213,9 @@ fn what_must_not_be_overwritten_is_not() {
         "printf 'label: gpt\n,,,\n' | sfdisk -q /dev/disk/by-id/virtio-data && udevadm settle && mkfs.ext4 -q -L photos /dev/disk/by-id/virtio-data-part1 && udevadm settle",
     );
     let try_ = |answers: &str| {
-        let c = format!(
-            "mkdir -p /run/c && printf '{answers}' > /run/c/lamadist.install && \
-             CREDENTIALS_DIRECTORY=/run/c lama-node install --plan 2>&1"
-        );
-        let out = vm.ssh(&c).unwrap();
-        assert!(!out.ok(), "{}", out.text());
-        out.text()
+        let (ok, said) = install(&vm, answers, "--plan");
+        assert!(!ok, "{said}");
+        said
     };
     let said = try_("disk=serial:data\\nwipe=yes");
     assert!(said.contains("installed already"), "{said}");
@@ -302,7 +238,32 @@ fn what_must_not_be_overwritten_is_not() {
     assert!(said.contains("in use by the running system"), "{said}");
     let said = try_("disk=usb");
     assert!(said.contains("disk cannot be"), "{said}");
-    // None of them was touched.
+    // What was cut off may be done again, without being told that something is lost.
+    let cut = format!("disk=serial:cut\\nreinstall={id}\\nfinish=stay");
+    let (ok, said) = install(&vm, &cut, "");
+    assert!(ok && said.contains("LamaDist is installed on"), "{said}");
+    let (ok, said) = install(&vm, &cut, "--plan");
+    assert!(!ok && said.contains("installed already"), "{said}");
+    // None of the others was touched.
     assert!(ask(&vm, "lsblk -no LABEL /dev/disk/by-id/virtio-data-part1").contains("photos"));
+    vm.stop(Stop::Now).unwrap();
+}
+
+#[test]
+fn with_secure_boot_off_it_stays_locked() {
+    let _turn = turn();
+    let built = base();
+    let node = node(built);
+    let bench = Bench::insecure(built);
+    // The same disk, the same TPM; the firmware has forgotten its entries and finds the disk by itself.
+    let mut vm = bench
+        .machine("insecure")
+        .tpm_of(&node.dir)
+        .disk(Disk::image(node.dir.join("disk-0.raw")))
+        .boot();
+    vm.wait_text("recovery key", Duration::from_secs(240))
+        .unwrap();
+    let console = vm.console_text().unwrap();
+    assert!(!console.contains("Switching root"), "{console}");
     vm.stop(Stop::Now).unwrap();
 }

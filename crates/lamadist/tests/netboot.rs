@@ -5,100 +5,14 @@
 
 mod common;
 
-use common::{Bench, Built, base, lamadist, turn};
+use common::serving::{MAC, Serving};
+use common::{Bench, base, lamadist, turn};
 use lama_image::index::Kind;
 use lama_image::pe;
 use lama_keys::{CertificateInfo, KeySet, Role};
 use lama_netboot::{Files, Options, Server};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// The machine with which QEMU's card is one.
-const MAC: &str = "52:54:00:12:34:56";
-
-/// `lamadist netboot`, running.
-struct Serving {
-    child: Child,
-    said: serde_json::Value,
-    log: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Serving {
-    /// With a host `nas`, described in `hosts`.
-    fn start(built: &Built, more: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let hosts = dir.path().join("hosts");
-        std::fs::create_dir(&hosts).unwrap();
-        std::fs::write(
-            hosts.join("nas.toml"),
-            format!(
-                "bsp = \"x86_64\"\nmachine-id = \"0123456789abcdef0123456789abcdef\"\n\
-                 [[network]]\nmac = \"{MAC}\"\n"
-            ),
-        )
-        .unwrap();
-        let log = dir.path().join("log");
-        let mut c = lamadist(&["--json", "netboot", "--host", "nas"]);
-        c.args([
-            "--listen",
-            "127.0.0.1",
-            "--http-port",
-            "0",
-            "--tftp-port",
-            "0",
-        ]);
-        c.args(more).env("LAMADIST_HOSTS", &hosts);
-        c.stdout(Stdio::piped());
-        c.stderr(std::fs::File::create(&log).unwrap());
-        let mut child = c.spawn().unwrap();
-        // One object, and then the pipe stays open as long as it serves.
-        let out = child.stdout.take().unwrap();
-        let mut values = serde_json::Deserializer::from_reader(out).into_iter();
-        let Some(Ok(said)) = values.next() else {
-            child.wait().unwrap();
-            panic!("{}", std::fs::read_to_string(&log).unwrap());
-        };
-        assert!(built.deploy.join("netboot/installer.efi").is_file());
-        Self {
-            child,
-            said,
-            log,
-            _dir: dir,
-        }
-    }
-
-    fn port(&self, key: &str) -> u64 {
-        self.said[key].as_u64().unwrap()
-    }
-
-    /// A name's URL, as machines in QEMU's network reach it.
-    fn url(&self, name: &str) -> String {
-        assert!(self.said["urls"][name].is_string(), "{name}: {}", self.said);
-        format!("http://10.0.2.2:{}/{name}", self.port("http_port"))
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// Ends it as Ctrl-C does.
-    fn interrupt(&mut self) -> Option<i32> {
-        Command::new("kill")
-            .args(["-INT", &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn a_machine_without_a_medium_boots_over_http() {
@@ -109,7 +23,7 @@ fn a_machine_without_a_medium_boots_over_http() {
     let mut serving = Serving::start(built, &answers);
     let start = Instant::now();
     let bench = Bench::starting_at(built, Some(serving.url("hosts/nas/installer.efi")));
-    let mut vm = bench.boot_network("netboot");
+    let mut vm = bench.network("netboot").boot();
     // Fetching, hashing and measuring 300 MB takes an emulated firmware minutes.
     let time = vm.accel().scale(Duration::from_secs(120));
     vm.wait_ssh(Some(time)).unwrap();
@@ -215,7 +129,7 @@ fn refused(name: &str, file: &Path) {
     let stopper = server.stopper();
     let serving = std::thread::spawn(move || server.run(files, |e| println!("{e}")).unwrap());
     let bench = Bench::starting_at(built, Some(url));
-    let mut vm = bench.boot_network(name);
+    let mut vm = bench.network(name).boot();
     let time = vm.accel().scale(Duration::from_secs(120));
     let line = vm
         .wait_console("the reason of the refusal", time, |text: &str| {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod disk;
 pub mod host;
 pub mod message;
+pub mod onto;
 pub mod progress;
 pub mod restic;
 pub mod restore;

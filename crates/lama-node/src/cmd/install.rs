@@ -87,15 +87,19 @@ fn go(mode: &Mode) -> Result<()> {
         })?;
         strong_enough(p)?;
     }
-    let done = installer.install(&plan, lock, passphrase)?;
-    let show = installer.answers.show.unwrap_or(true) || done.saved.is_none();
+    let mut ready = installer.prepare(&plan, lock, passphrase)?;
+    let show = installer.answers.show.unwrap_or(true) || !ready.is_saved();
     // The key is for whoever sees the console, and not for the journal.
-    let said = format!("\n{}\nlamadist-install ends\n", done.summary(show));
-    if *mode == Mode::Auto {
-        console(&said)?;
-    } else {
-        print!("{said}");
-    }
+    let tell = |text: &str| match mode {
+        Mode::Auto => console(text),
+        _ => {
+            print!("{text}");
+            Ok(())
+        }
+    };
+    tell(&format!("\n{}\n", ready.key(show)))?;
+    installer.activate(&plan, &mut ready)?;
+    tell(&format!("\n{}\nlamadist-install ends\n", ready.summary()))?;
     finish(installer.answers.finish)
 }
 

@@ -8,6 +8,7 @@ mod etc;
 mod grow;
 mod health;
 mod install;
+mod repair;
 mod report;
 mod restore;
 mod status;
@@ -26,4 +27,5 @@ pub const ALL: &[Command] = &[
     attest::COMMAND,
     report::COMMAND,
     grow::COMMAND,
+    repair::COMMAND,
 ];

@@ -4,6 +4,7 @@
 use crate::backup::config::{self, Config};
 use crate::backup::host::Host;
 use crate::backup::message::Snapshot;
+use crate::backup::onto::Data;
 use crate::backup::progress::Progress;
 use crate::backup::restic::{self, Found, Repository};
 use crate::backup::restore::{self, Credential, Part, Verify};
@@ -27,8 +28,9 @@ Usage: lama-node restore [--repository NAME] [--snapshot ID] [--host NAME] [OPTI
        lama-node restore --finish --root DIR
 
 On an installed machine what was restored is put in place by the next boot; what was
-there before is kept until `restore --clean`. With --target it is written to a directory
-that is going to be /var.
+there before is kept until `restore --clean`. On the medium it is written to the data of
+the machine that was just installed, with --target to a directory that is going to be
+/var.
 
 Options:
   --repository NAME     where from (default: that of /etc/lamadist/backup.conf)
@@ -37,7 +39,8 @@ Options:
   --env-file FILE       lines of NAME=value that restic needs
   --snapshot ID         latest (default), or the beginning of an ID
   --host NAME           whose (default: this host, or the only one)
-  --target DIR          an empty directory: the new data partition
+  --disk PATH           on the medium: the disk of the machine, where there are several
+  --target DIR          an empty directory: a new data partition
   --identity-only       only who the host is: /etc and what opens its credentials
   --verify              read everything again when it is written
   --force               into a directory that is not empty: same names are overwritten
@@ -47,7 +50,7 @@ Options:
   --root DIR            the system (default /)
 
 Example:
-  lama-node restore --repository sftp:me@nas:/srv/restic --host web --target /mnt/data",
+  lama-node restore --repository sftp:me@nas:/srv/restic --host web",
     run,
 };
 
@@ -59,6 +62,7 @@ struct Options {
     snapshot: String,
     host: Option<String>,
     target: Option<PathBuf>,
+    disk: Option<String>,
     part: Part,
     verify: Verify,
     force: bool,
@@ -76,6 +80,7 @@ fn options(args: &mut Args) -> Result<Options> {
         snapshot: "latest".to_owned(),
         host: None,
         target: None,
+        disk: None,
         part: Part::All,
         verify: Verify::No,
         force: false,
@@ -94,6 +99,7 @@ fn options(args: &mut Args) -> Result<Options> {
             "env-file" => o.env_file = Some(args.value()?),
             "snapshot" => o.snapshot = args.value()?,
             "host" => o.host = Some(args.value()?),
+            "disk" => o.disk = Some(args.value()?),
             "target" => o.target = Some(args.value()?.into()),
             "identity-only" => o.part = Part::Identity,
             "verify" => o.verify = Verify::Yes,
@@ -123,6 +129,19 @@ fn run(args: &mut Args) -> Result<ExitCode> {
     if o.clean {
         staging.clean()?;
         return Ok(ExitCode::SUCCESS);
+    }
+    let live = o.system.running() && Cmdline::read()?.slot() == Some(Slot::Live);
+    let mut o = o;
+    let data = match (&o.target, live) {
+        (None, true) => Some(Data::open(o.disk.as_deref())?),
+        (_, false) if o.disk.is_some() => {
+            return Err(Error::new("--disk is for the live system of a medium")
+                .hint("on an installed machine its own data are meant"));
+        }
+        _ => None,
+    };
+    if let Some(d) = &data {
+        o.target = Some(d.at().to_owned());
     }
     restore(args, &o, &staging)
 }
@@ -234,9 +253,8 @@ fn may_stage(o: &Options, staging: &Staging) -> Result<()> {
         }
         let slot = Cmdline::read()?.slot();
         if !matches!(slot, Some(Slot::A | Slot::B)) {
-            return Err(Error::new("this is not an installed machine").hint(
-                "on the medium, restore to the data partition by --target, or while installing",
-            ));
+            return Err(Error::new("this is not an installed machine")
+                .hint("give the directory that is going to be /var by --target"));
         }
     }
     let e = |what: &str, hint: &str| Err(Error::new(what.to_owned()).hint(hint.to_owned()));

@@ -60,12 +60,14 @@ impl<R: BufRead, W: Write> Console<R, W> {
             Lock::Tpm => None,
             Lock::Passphrase => Some(self.passphrase()?),
         };
-        let done = i.install(&plan, lock, passphrase.as_deref())?;
-        self.show(&format!("\n{}\n", done.summary(true)))?;
+        let mut ready = i.prepare(&plan, lock, passphrase.as_deref())?;
+        self.show(&format!("\n{}\n", ready.key(true)))?;
         if passphrase.is_none() {
             // The key is shown this once.
             while self.ask("  Type \"saved\" when you have the recovery key: ")? != "saved" {}
         }
+        i.activate(&plan, &mut ready)?;
+        self.show(&format!("\n{}\n", ready.summary()))?;
         let how = match self
             .ask("  Remove the medium. [R]eboot or [p]ower off? ")?
             .as_str()

@@ -3,11 +3,12 @@
 //!
 //! Order is what makes it safe to interrupt: the disk is marked as being installed first (the ESP's
 //! GPT name, [`crate::block::UNFINISHED`]) and loses that mark last, when everything else is on it.
-//! An interrupted installation can be run again, and is never started from.
+//! An interrupted installation can be run again. What firmware could start is written when the
+//! recovery key has been shown, just before that mark goes; where the power fails between, the machine
+//! starts from a disk that lacks nothing but the mark's removal, and [`crate::repair`] does that.
 
 pub mod answers;
 pub mod console;
-mod efi;
 pub mod mount;
 pub mod plan;
 pub mod recovery;
@@ -18,9 +19,9 @@ use crate::block::{self, Device, UNFINISHED};
 use crate::error::Context;
 use crate::kernel::{Cmdline, Slot};
 use crate::luks::{self, Opener, Secret};
-use crate::machine::{Machine, Partition, Role};
+use crate::machine::Machine;
 use crate::run::Run;
-use crate::{Error, Result, fs, ids};
+use crate::{Error, Result, efi, fs, ids};
 use answers::{Answers, Finish};
 use mount::Mounted;
 use plan::Plan;
@@ -43,16 +44,18 @@ pub struct Installer {
     pub answers: Answers,
 }
 
-/// What came of it.
-pub struct Done {
+/// A disk that lacks only what firmware could start.
+pub struct Prepared {
     /// The disk.
-    pub disk: String,
+    disk: String,
+    /// Its ESP's UUID.
+    esp: String,
     /// The recovery key, once.
-    pub recovery: String,
+    recovery: String,
     /// The file on the medium that holds it, encrypted.
-    pub saved: Option<String>,
+    saved: Option<String>,
     /// What somebody should know.
-    pub notes: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Installer {
@@ -140,11 +143,12 @@ impl Installer {
         }
     }
 
-    /// Does what the plan says. `passphrase` opens the disk of a machine without TPM.
+    /// Does what the plan says, but for what makes the disk one that a firmware starts.
+    /// `passphrase` opens the disk of a machine without TPM.
     ///
     /// # Errors
     /// Whatever goes wrong; the disk is marked as unfinished then.
-    pub fn install(&self, plan: &Plan, lock: Lock, passphrase: Option<&str>) -> Result<Done> {
+    pub fn prepare(&self, plan: &Plan, lock: Lock, passphrase: Option<&str>) -> Result<Prepared> {
         let _lock = alone()?;
         let disk = plan.disk.path.as_str();
         let esp = ids::random()?;
@@ -170,37 +174,45 @@ impl Installer {
         }
 
         say("Writing the boot files");
-        let target = Mounted::new(&by_uuid(&esp), "vfat", "/run/lamadist/target-esp", "rw")?;
+        let target = target_esp(&esp)?;
         self.boot_files(target.at())?;
         target.close()?;
-        let number = self.esp_number();
-        if let Err(e) = efi::entries(disk, number) {
-            notes.push(format!(
-                "The firmware takes no boot entries ({e}); it will start {} instead.",
-                source::boot_path()
-            ));
-        }
-
         let saved = self.save(&recovery, &esp, &mut notes);
-        // From here on it is installed.
-        let label = self.esp().map_or("esp", |p| p.label.as_str());
-        Run::new("sfdisk")
-            .args(["--quiet", "--no-reread", "--no-tell-kernel", "--part-label"])
-            .args([disk, &number.to_string(), label])
-            .run()?;
-        Run::new("sync").run()?;
-        Ok(Done {
+        Ok(Prepared {
             disk: plan.disk.line().trim().to_owned(),
+            esp,
             recovery,
             saved,
             notes,
         })
     }
 
+    /// Makes the disk one that the firmware starts, and takes the mark away: from here on the machine
+    /// is installed.
+    ///
+    /// # Errors
+    /// Whatever goes wrong.
+    pub fn activate(&self, plan: &Plan, ready: &mut Prepared) -> Result<()> {
+        let disk = plan.disk.path.as_str();
+        // For the day when the firmware has forgotten its entries.
+        let target = target_esp(&ready.esp)?;
+        self.uki(target.at(), source::boot_path(), "a")?;
+        target.close()?;
+        let number = self.machine.esp_number();
+        if let Err(e) = efi::entries(disk, number) {
+            ready.notes.push(format!(
+                "The firmware takes no boot entries ({e}); it will start {} instead.",
+                source::boot_path()
+            ));
+        }
+        block::set_name(disk, number, self.machine.esp_label())?;
+        Run::new("sync").run().map(|_| ())
+    }
+
     /// A table with one partition that says what is going on. All that was on the disk is lost from
     /// here on.
     fn mark(&self, disk: &str) -> Result<()> {
-        let esp = self.esp().map_or("", |p| p.r#type.as_str());
+        let esp = self.machine.esp().map_or("", |p| p.r#type.as_str());
         let script = format!("label: gpt\nsize=1MiB, type={esp}, name={UNFINISHED}\n");
         let run = Run::new("sfdisk").args(["--quiet", "--wipe=always", "--wipe-partitions=always"]);
         run.arg(disk).stdin(script).run().map(|_| ())
@@ -241,30 +253,22 @@ impl Installer {
         run.arg(disk).show()
     }
 
-    fn esp(&self) -> Option<&Partition> {
-        self.machine.layout.iter().find(|p| p.role == Role::Esp)
-    }
-
-    /// The number of the ESP in the partition table.
-    fn esp_number(&self) -> usize {
-        let mut roles = self.machine.layout.iter();
-        roles.position(|p| p.role == Role::Esp).unwrap_or(0) + 1
-    }
-
     fn boot_files(&self, esp: &Path) -> Result<()> {
-        let slot_a = self.source.slot_addon("a");
-        // The firmware's own path is for the day when it has forgotten its entries.
-        for uki in [source::boot_path().to_owned(), efi::uki("a")] {
-            let addon = Path::new(&efi::addons(&uki)).join("slot.addon.efi");
-            source::copy(&slot_a, &esp.join(addon))?;
-            source::copy(&self.source.uki(), &esp.join(&uki))?;
-        }
+        self.uki(esp, &efi::uki("a"), "a")?;
+        // The other slot gets its UKI with its first update.
         let addon = Path::new(&efi::addons(&efi::uki("b"))).join("slot.addon.efi");
         source::copy(&self.source.slot_addon("b"), &esp.join(addon))?;
         if let Some(host) = self.source.host_addon() {
             source::copy(&host, &esp.join("loader/addons/host.addon.efi"))?;
         }
         Ok(())
+    }
+
+    /// The UKI at this path, with the addon of a slot before it.
+    fn uki(&self, esp: &Path, path: &str, slot: &str) -> Result<()> {
+        let addon = Path::new(&efi::addons(path)).join("slot.addon.efi");
+        source::copy(&self.source.slot_addon(slot), &esp.join(addon))?;
+        source::copy(&self.source.uki(), &esp.join(path))
     }
 
     /// Writes the recovery key, encrypted, to the medium. That it can't is no reason to fail.
@@ -296,12 +300,12 @@ impl Installer {
     }
 }
 
-impl Done {
-    /// What is said at the end, with the recovery key where `show` says so.
-    pub fn summary(&self, show: bool) -> String {
-        let mut s = format!("LamaDist is installed on {}\n", self.disk);
+impl Prepared {
+    /// The recovery key for whoever sees the console, where `show` says so, and where else it is.
+    pub fn key(&self, show: bool) -> String {
+        let mut s = String::new();
         if show {
-            s += "\n  The recovery key opens the disk when the TPM does not: after a change of\n  \
+            s += "  The recovery key opens the disk when the TPM does not: after a change of\n  \
                   firmware or board, or in another machine. It is shown this once. Keep it\n  \
                   somewhere else than on this machine:\n\n";
             s += &format!("    {}\n\n", self.recovery);
@@ -312,6 +316,17 @@ impl Done {
                 "  The recovery key is on the medium, encrypted: {f}\n  (age --decrypt)\n"
             );
         }
+        s
+    }
+
+    /// Whether the recovery key is on the medium.
+    pub fn is_saved(&self) -> bool {
+        self.saved.is_some()
+    }
+
+    /// What is said at the end.
+    pub fn summary(&self) -> String {
+        let mut s = format!("LamaDist is installed on {}\n", self.disk);
         for n in &self.notes {
             s += &format!("  {n}\n");
         }
@@ -333,6 +348,10 @@ pub fn finish(how: Finish) -> Result<()> {
         .args(["--no-block", verb])
         .run()
         .map(|_| ())
+}
+
+fn target_esp(uuid: &str) -> Result<Mounted> {
+    Mounted::new(&by_uuid(uuid), "vfat", "/run/lamadist/target-esp", "rw")
 }
 
 fn by_uuid(uuid: &str) -> String {

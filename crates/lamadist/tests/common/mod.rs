@@ -7,6 +7,9 @@
     clippy::disallowed_methods
 )]
 
+pub mod installed;
+pub mod serving;
+
 use lama_exec::Tools;
 use lama_image::index::Index;
 use lama_keys::{KeySet, Role};
@@ -118,10 +121,74 @@ pub struct Bench {
     dir: tempfile::TempDir,
     registry: Registry,
     variables: PathBuf,
-    other_tpm: std::cell::Cell<bool>,
+}
+
+/// A machine of a bench, before it is started.
+pub struct Machine<'a> {
+    bench: &'a Bench,
+    /// All about it.
+    pub config: VmConfig,
+}
+
+impl Machine<'_> {
+    /// With these firmware variables.
+    pub fn variables(mut self, file: &Path) -> Self {
+        self.config.firmware = Firmware::Uefi {
+            variables: Variables::Copy(file.to_owned()),
+            smm: Smm::On,
+        };
+        self
+    }
+
+    /// With a copy of another machine's TPM, unless it has been started before.
+    pub fn tpm_of(self, machine: &Path) -> Self {
+        let to = self.bench.dir(&self.config.name).join("tpm");
+        if to.exists() {
+            return self;
+        }
+        std::fs::create_dir_all(&to).unwrap();
+        for e in std::fs::read_dir(machine.join("tpm")).unwrap() {
+            let e = e.unwrap();
+            if e.file_type().unwrap().is_file() {
+                std::fs::copy(e.path(), to.join(e.file_name())).unwrap();
+            }
+        }
+        self
+    }
+
+    /// With a TPM that no other machine has had.
+    pub fn new_tpm(self) -> Self {
+        let _ = std::fs::remove_dir_all(self.bench.dir(&self.config.name).join("tpm"));
+        self
+    }
+
+    /// With one more disk.
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.config = self.config.disk(disk);
+        self
+    }
+
+    /// With one more credential.
+    pub fn credential(mut self, name: &str, value: &str) -> Self {
+        self.config = self.config.credential(name, value);
+        self
+    }
+
+    /// Starts it.
+    pub fn boot(self) -> Vm {
+        self.bench
+            .registry
+            .boot(&self.config, Lifetime::Vm)
+            .unwrap()
+    }
 }
 
 impl Bench {
+    /// The folder of its machine with this name.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        self.registry.dir(name).unwrap()
+    }
+
     /// With our keys enrolled and Secure Boot on.
     pub fn new(built: &Built) -> Self {
         Self::starting_at(built, None)
@@ -129,6 +196,15 @@ impl Bench {
 
     /// The same, and its machines start from this URL.
     pub fn starting_at(built: &Built, boot_uri: Option<String>) -> Self {
+        Self::with(built, SecureBoot::On, boot_uri)
+    }
+
+    /// With our keys enrolled, but the firmware checks nothing.
+    pub fn insecure(built: &Built) -> Self {
+        Self::with(built, SecureBoot::Off, None)
+    }
+
+    fn with(built: &Built, secure_boot: SecureBoot, boot_uri: Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let certificates = |role| {
             built
@@ -144,7 +220,7 @@ impl Bench {
             pk: built.keys.certificate_path(Role::Pk),
             kek: certificates(Role::Kek),
             db: certificates(Role::Db),
-            secure_boot: SecureBoot::On,
+            secure_boot,
             boot_uri,
         };
         let variables = store
@@ -155,87 +231,43 @@ impl Bench {
             dir,
             registry,
             variables,
-            other_tpm: std::cell::Cell::new(false),
         }
     }
 
-    /// Whether machines made from an installed one get another TPM than it had.
-    pub fn forget_tpm(&self, yes: bool) {
-        self.other_tpm.set(yes);
-    }
-
-    fn config(&self, name: &str, variables: PathBuf, credentials: &[(&str, &str)]) -> VmConfig {
+    /// A machine to be put together.
+    pub fn machine(&self, name: &str) -> Machine<'_> {
         let mut config = VmConfig::new(name);
         config.firmware = Firmware::Uefi {
-            variables: Variables::Copy(variables),
+            variables: Variables::Copy(self.variables.clone()),
             smm: Smm::On,
         };
-        for (name, value) in credentials {
-            config = config.credential(*name, *value);
+        Machine {
+            bench: self,
+            config,
         }
-        config
     }
 
     /// A machine that starts from an installed one's disk, as it was left, without changing it, with
-    /// a second, empty disk.
-    pub fn clone_of(&self, installed: &Path, name: &str, credentials: &[(&str, &str)]) -> Vm {
-        if !self.other_tpm.get() {
-            let to = self.registry.dir(name).unwrap().join("tpm");
-            std::fs::create_dir_all(&to).unwrap();
-            for e in std::fs::read_dir(installed.join("tpm")).unwrap() {
-                let e = e.unwrap();
-                if e.file_type().unwrap().is_file() {
-                    std::fs::copy(e.path(), to.join(e.file_name())).unwrap();
-                }
-            }
-        }
-        let config = self
-            .config(name, installed.join("vars.fd"), credentials)
+    /// its TPM and its firmware's variables, and a second, empty disk.
+    pub fn clone_of(&self, installed: &Path, name: &str) -> Machine<'_> {
+        self.machine(name)
+            .variables(&installed.join("vars.fd"))
+            .tpm_of(installed)
             .disk(Disk::image(installed.join("disk-0.raw")))
-            .disk(Disk::blank(1 << 30).serial("other"));
-        self.registry.boot(&config, Lifetime::Vm).unwrap()
-    }
-
-    /// Starts such a machine again, as it was stopped, without credentials.
-    pub fn again(&self, installed: &Path, name: &str) -> Vm {
-        let config = self
-            .config(name, installed.join("vars.fd"), &[])
-            .disk(Disk::image(installed.join("disk-0.raw")))
-            .disk(Disk::blank(1 << 30).serial("other"));
-        self.registry.boot(&config, Lifetime::Vm).unwrap()
-    }
-
-    /// The medium in a machine with an installed disk, an empty and a small one.
-    pub fn medium_with(&self, medium: &Path, installed: &Path, answers: &[(&str, &str)]) -> Vm {
-        let config = self
-            .config("medium", self.variables.clone(), answers)
-            .disk(Disk::image(medium).on(lama_vm::Bus::Usb))
-            .disk(Disk::image(installed.join("disk-0.raw")))
-            .disk(Disk::blank(16 << 30).serial("data"))
-            .disk(Disk::blank(4 << 30).serial("small"));
-        self.registry.boot(&config, Lifetime::Vm).unwrap()
+            .disk(Disk::blank(1 << 30).serial("other"))
     }
 
     /// Boots a disk.
     pub fn boot(&self, name: &str, disk: &Path) -> Vm {
-        let mut config = VmConfig::new(name).disk(Disk::image(disk));
-        config.firmware = Firmware::Uefi {
-            variables: Variables::Copy(self.variables.clone()),
-            smm: Smm::On,
-        };
-        self.registry.boot(&config, Lifetime::Vm).unwrap()
+        self.machine(name).disk(Disk::image(disk)).boot()
     }
 
-    /// Boots without any disk, over the network. The installer is in memory several times meanwhile.
-    pub fn boot_network(&self, name: &str) -> Vm {
-        let mut config = VmConfig::new(name);
-        config.memory_mib = 3072;
-        config.netboot = NetBoot::Http;
-        config.firmware = Firmware::Uefi {
-            variables: Variables::Copy(self.variables.clone()),
-            smm: Smm::On,
-        };
-        self.registry.boot(&config, Lifetime::Vm).unwrap()
+    /// A machine that starts over the network. The installer is in memory several times meanwhile.
+    pub fn network(&self, name: &str) -> Machine<'_> {
+        let mut m = self.machine(name);
+        m.config.memory_mib = 3072;
+        m.config.netboot = NetBoot::Http;
+        m
     }
 
     /// Boots a machine with a BIOS and iPXE, which DHCP gives this URL.

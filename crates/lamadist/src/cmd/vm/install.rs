@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 pub const SERIAL: &str = "lamadist-vm";
 /// What the installer says when it is done, with the disk behind it.
 const DONE: &str = "LamaDist is installed on ";
+/// What it says before that of the recovery key, and of where it was written.
+const KEY: &str = "  The recovery key ";
+/// How its lines begin while it works.
+const STEP: &str = "lamadist-install> ";
 /// What it says when it gave up, with the reason behind it.
 const FAILED: &str = "lamadist-install: ";
 /// A machine under emulation boots in a minute or two, and installs in one.
@@ -176,12 +180,15 @@ fn wait(vm: &mut Vm) -> Result<String> {
     }
 }
 
-/// From the line that says it is done to the end of the paragraph's block.
+/// The recovery key and what comes after it, without the steps between.
 fn summary(console: &str) -> Option<String> {
-    let from = console.rfind(DONE)?;
-    let text = console.get(from..)?;
+    let done = console.rfind(DONE)?;
+    let before = console.get(..done)?;
+    let text = console.get(before.find(KEY).unwrap_or(done)..)?;
     let end = text.find("lamadist-install ends").unwrap_or(text.len());
-    Some(text.get(..end)?.trim_end().replace('\r', ""))
+    let lines = text.get(..end)?.lines().filter(|l| !l.contains(STEP));
+    let text: Vec<&str> = lines.map(|l| l.trim_end_matches('\r')).collect();
+    Some(text.join("\n").trim_end().to_owned())
 }
 
 #[cfg(test)]
@@ -203,10 +210,12 @@ mod tests {
 
     #[test]
     fn the_summary_is_found_on_the_console() {
-        let text = "x\r\nLamaDist is installed on /dev/vda\r\n  key\r\nlamadist-install ends\r\ny";
+        let text = "lamadist-install> x\r\n  The recovery key opens\r\n    key\r\n\
+                    lama-node[9]: lamadist-install> y\r\nLamaDist is installed on /dev/vda\r\n  \
+                    note\r\nlamadist-install ends\r\ny";
         assert_eq!(
             summary(text).unwrap(),
-            "LamaDist is installed on /dev/vda\n  key"
+            "  The recovery key opens\n    key\nLamaDist is installed on /dev/vda\n  note"
         );
         assert_eq!(summary("x"), None);
     }

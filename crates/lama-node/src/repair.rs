@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an installation that was cut off at its very end left, and what a firmware has forgotten.
+//!
+//! A disk whose installation lacks nothing but its last step starts, and still bears the mark by which
+//! a medium knows that it may install anew without asking. And a firmware that lost its variables
+//! starts the disk by the path that it looks for on any disk, but RAUC needs its entries `A` and `B`.
+//! Both are mended at every boot.
+
+use crate::block::{self, UNFINISHED};
+use crate::grow::Partition;
+use crate::kernel::{Cmdline, Slot};
+use crate::machine::Machine;
+use crate::{Error, Result, efi, ids};
+use serde::Serialize;
+
+/// What was mended, a line each.
+#[derive(Debug, Default, Serialize)]
+pub struct Repaired {
+    /// In the past tense.
+    pub did: Vec<String>,
+}
+
+impl Repaired {
+    /// For people.
+    pub fn text(&self) -> String {
+        if self.did.is_empty() {
+            return "nothing to mend".to_owned();
+        }
+        self.did.join("\n")
+    }
+}
+
+/// Mends it.
+///
+/// # Errors
+/// This is not an installed machine, its disk's table or the firmware's variables cannot be written.
+/// What was mended before that stays.
+pub fn repair(machine: &Machine) -> Result<Repaired> {
+    let booted = match Cmdline::read()?.slot() {
+        Some(s @ (Slot::A | Slot::B)) => s.name(),
+        _ => {
+            return Err(Error::new("this is not an installed machine")
+                .hint("there is nothing to mend on the live system of a medium"));
+        }
+    };
+    let esp = ids::booted_esp().ok_or_else(|| {
+        Error::new("the firmware does not say which disk was booted")
+            .hint("LamaDist starts by UEFI, without a boot loader between")
+    })?;
+    let partition = Partition::find(&format!("/dev/disk/by-partuuid/{esp}"))?;
+    let mut out = Repaired::default();
+    let name = block::devices()?
+        .iter()
+        .find_map(|d| d.partition(&esp).and_then(|p| p.partlabel.clone()));
+    if name.as_deref() == Some(UNFINISHED) {
+        block::set_name(&partition.disk, machine.esp_number(), machine.esp_label())?;
+        out.did
+            .push("took away the mark of an interrupted installation".to_owned());
+    }
+    out.did.extend(efi::mend(
+        &partition.disk,
+        machine.esp_number(),
+        &esp,
+        booted,
+    )?);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_told_in_lines() {
+        assert_eq!(Repaired::default().text(), "nothing to mend");
+        let did = vec!["a".to_owned(), "b".to_owned()];
+        assert_eq!(Repaired { did }.text(), "a\nb");
+    }
+}
