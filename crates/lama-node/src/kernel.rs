@@ -2,6 +2,7 @@
 //! The kernel command line (kernel-command-line(7)).
 
 use crate::{Result, fs};
+use serde::{Deserialize, Serialize};
 
 /// Words of a kernel command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,7 +64,8 @@ impl Cmdline {
 }
 
 /// What was booted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Slot {
     /// Slot A of an installed machine.
     A,
@@ -80,6 +82,15 @@ impl Slot {
             Self::A => "a",
             Self::B => "b",
             Self::Live => "live",
+        }
+    }
+
+    /// The other slot of an installed machine; none on a medium.
+    pub fn other(self) -> Option<Self> {
+        match self {
+            Self::A => Some(Self::B),
+            Self::B => Some(Self::A),
+            Self::Live => None,
         }
     }
 }

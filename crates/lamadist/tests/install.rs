@@ -243,7 +243,10 @@ fn what_must_not_be_overwritten_is_not() {
     let (ok, said) = install(&vm, &cut, "");
     assert!(ok && said.contains("LamaDist is installed on"), "{said}");
     let (ok, said) = install(&vm, &cut, "--plan");
-    assert!(!ok && said.contains("holds an installed LamaDist"), "{said}");
+    assert!(
+        !ok && said.contains("holds an installed LamaDist"),
+        "{said}"
+    );
     // None of the others was touched.
     assert!(ask(&vm, "lsblk -no LABEL /dev/disk/by-id/virtio-data-part1").contains("photos"));
     vm.stop(Stop::Now).unwrap();

@@ -11,7 +11,9 @@ mod install;
 mod repair;
 mod report;
 mod restore;
+mod rollback;
 mod status;
+mod update;
 
 use crate::cli::Command;
 
@@ -20,6 +22,8 @@ pub const ALL: &[Command] = &[
     install::COMMAND,
     status::COMMAND,
     health::COMMAND,
+    update::COMMAND,
+    rollback::COMMAND,
     etc::COMMAND,
     enroll::COMMAND,
     backup::COMMAND,

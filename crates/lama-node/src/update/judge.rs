@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A system on trial looks at itself: kept when it is well, else back to the old slot.
+//!
+//! It starts as early as /var is there and has until [`DEADLINE`], so that a boot that never comes to
+//! an end is judged, too. What it cannot judge, because nothing runs any more, the watchdog ends; the
+//! firmware starts the old slot then, since nobody has marked the new one good.
+
+use super::rauc;
+use super::trial::{Book, Step, Trial};
+use crate::health::{Check, Health, Verdict, checks, own};
+use crate::kernel::{Cmdline, Slot};
+use crate::run::Run;
+use crate::{Error, Result, fs};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long after the kernel's start it has to be well.
+pub const DEADLINE: Duration = Duration::from_secs(600);
+/// How long it has to stay well.
+const STEADY: Duration = Duration::from_secs(20);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Where systemd-pstore(8) puts what the kernel kept of a crash.
+const PSTORE: [&str; 2] = ["/var/lib/systemd/pstore", "/sys/fs/pstore"];
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdicts {
+    /// There was nothing to judge.
+    Nothing,
+    /// The new slot is kept.
+    Kept,
+    /// The old slot runs again, and the reason was written down.
+    FellBack,
+    /// The machine restarts into the old slot.
+    Restart,
+}
+
+/// Does what this boot has to do about a trial.
+///
+/// # Errors
+/// The book cannot be read, RAUC does not answer.
+pub fn judge(book: &Book) -> Result<Verdicts> {
+    let Some(running @ (Slot::A | Slot::B)) = Cmdline::read()?.slot() else {
+        return Err(Error::new("this is not an installed machine"));
+    };
+    match book.step(running, &boot_id(), &clues())? {
+        Step::Wait => Ok(Verdicts::Nothing),
+        Step::FellBack(outcome) => {
+            eprintln!("{}", outcome.text());
+            book.end(&outcome)?;
+            Ok(Verdicts::FellBack)
+        }
+        Step::Judge(trial) => {
+            let look = || Health::of(of_trial(&trial));
+            match wait(look, left(), STEADY, PAUSE) {
+                Ok(()) => {
+                    rauc::keep(trial.to)?;
+                    let outcome = trial.outcome(true, String::new());
+                    eprintln!("{}", outcome.text());
+                    book.end(&outcome)?;
+                    Ok(Verdicts::Kept)
+                }
+                Err(reason) => {
+                    eprintln!("{} is not well: {reason}", trial.version);
+                    book.fail(trial, &reason)?;
+                    restart()?;
+                    Ok(Verdicts::Restart)
+                }
+            }
+        }
+    }
+}
+
+/// This boot's ID.
+pub fn boot_id() -> String {
+    fs::line("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+/// What is left until the deadline.
+fn left() -> Duration {
+    let up = fs::line("/proc/uptime").unwrap_or_default();
+    let seconds = up.split_whitespace().next().and_then(|s| s.parse().ok());
+    let up = Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default();
+    DEADLINE.saturating_sub(up)
+}
+
+/// The usual checks, the administrator's own, and whether the server can be reached that the update
+/// came from: a system that cannot be updated any more is none to keep.
+fn of_trial(trial: &Trial) -> Vec<Check> {
+    let mut all = checks::all().unwrap_or_else(|e| {
+        let why = e.to_string();
+        vec![Check::new("machine", move || Err(Error::new(why)))]
+    });
+    all.extend(own::all());
+    if let Some(server) = trial.server.clone() {
+        all.push(Check::new("update-server", move || {
+            Run::new("curl")
+                .args(["--fail", "--silent", "--show-error", "--head", "--location"])
+                .args(["--max-time", "8", "--output", "/dev/null", &server])
+                .run()?;
+            Ok((Verdict::Ok, "the update server answers".to_owned()))
+        }));
+    }
+    all
+}
+
+/// Looks until all has been well for `steady`. What was wrong at the last look when the time is over
+/// is the error.
+fn wait(
+    mut look: impl FnMut() -> Health,
+    time: Duration,
+    steady: Duration,
+    pause: Duration,
+) -> std::result::Result<(), String> {
+    let end = Instant::now() + time;
+    let mut since = None;
+    loop {
+        let health = look();
+        let now = Instant::now();
+        let failed = failed(&health);
+        if failed.is_empty() {
+            if now.duration_since(*since.get_or_insert(now)) >= steady {
+                return Ok(());
+            }
+        } else {
+            since = None;
+            if now >= end {
+                return Err(failed);
+            }
+        }
+        if now >= end + steady + pause {
+            return Err("it was well and not well by turns".to_owned());
+        }
+        std::thread::sleep(pause);
+    }
+}
+
+fn failed(health: &Health) -> String {
+    let failed = health.checks.iter().filter(|c| c.result == Verdict::Failed);
+    let all: Vec<String> = failed
+        .map(|c| format!("{}: {}", c.name, c.reason))
+        .collect();
+    all.join("; ")
+}
+
+/// The last words of a kernel that crashed, where the firmware kept them.
+fn clues() -> String {
+    let texts = PSTORE.iter().flat_map(|dir| files(Path::new(dir), 3));
+    let mut newest: Option<(std::time::SystemTime, String)> = None;
+    for path in texts {
+        let time = std::fs::metadata(&path).and_then(|m| m.modified());
+        let (Ok(time), Ok(text)) = (time, fs::text(&path)) else {
+            continue;
+        };
+        let Some(line) = last_words(&text) else {
+            continue;
+        };
+        if newest.as_ref().is_none_or(|(t, _)| *t < time) {
+            newest = Some((time, line));
+        }
+    }
+    // What crashed long ago explains nothing.
+    let fresh =
+        |t: &std::time::SystemTime| t.elapsed().is_ok_and(|e| e < Duration::from_secs(3600));
+    newest
+        .filter(|(t, _)| fresh(t))
+        .map_or(String::new(), |(_, l)| l)
+}
+
+fn files(dir: &Path, depth: u32) -> Vec<std::path::PathBuf> {
+    let mut out = Vec::new();
+    for name in fs::names(dir).unwrap_or_default() {
+        let path = dir.join(&name);
+        if path.is_dir() {
+            if depth > 0 {
+                out.extend(files(&path, depth - 1));
+            }
+        } else if name.starts_with("dmesg") {
+            out.push(path);
+        }
+    }
+    out
+}
+
+/// The line of a kernel's log that says why it stopped.
+fn last_words(log: &str) -> Option<String> {
+    let at = |l: &str| {
+        ["Kernel panic", "BUG: ", "Oops: "]
+            .iter()
+            .find_map(|w| l.find(w))
+    };
+    let line = log.lines().find_map(|l| l.get(at(l)?..))?;
+    Some(line.chars().take(200).collect())
+}
+
+/// Restarts, by force where an orderly end takes too long.
+fn restart() -> Result<()> {
+    Run::new("sync").run()?;
+    Run::new("systemctl").args(["--no-block", "reboot"]).any()?;
+    std::thread::sleep(Duration::from_secs(120));
+    Run::new("systemctl")
+        .args(["reboot", "--force", "--force"])
+        .run()
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Answer;
+
+    fn health(answer: Answer) -> Health {
+        Health::of(vec![Check::new("x", move || Ok(answer))])
+    }
+
+    const SHORT: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn well_means_for_a_while() {
+        let mut looks = 0;
+        let result = wait(
+            || {
+                looks += 1;
+                let bad = looks < 3 || looks == 4;
+                let verdict = if bad {
+                    Verdict::Failed
+                } else {
+                    Verdict::Warning
+                };
+                health((verdict, "why".to_owned()))
+            },
+            Duration::from_secs(60),
+            Duration::from_millis(5),
+            SHORT,
+        );
+        assert_eq!(result, Ok(()));
+        assert!(looks > 5);
+    }
+
+    #[test]
+    fn what_stays_wrong_is_the_reason() {
+        let look = || health((Verdict::Failed, "no disk".to_owned()));
+        let e = wait(look, Duration::from_millis(5), SHORT, SHORT).unwrap_err();
+        assert_eq!(e, "x: no disk");
+        let mut looks = 0;
+        let by_turns = || {
+            looks += 1;
+            let v = [Verdict::Failed, Verdict::Ok][looks % 2];
+            health((v, "?".to_owned()))
+        };
+        let long = Duration::from_secs(60);
+        assert!(wait(by_turns, Duration::from_millis(5), long, SHORT).is_err());
+    }
+
+    #[test]
+    fn a_kernels_last_words_are_found() {
+        let log = "<6>[1.0] x\n<0>[    2.5] Kernel panic - not syncing: Attempted to kill init!\n";
+        assert_eq!(
+            last_words(log).unwrap(),
+            "Kernel panic - not syncing: Attempted to kill init!"
+        );
+        assert_eq!(last_words("all is well"), None);
+        assert!(files(Path::new("/nonexistent"), 3).is_empty());
+    }
+}

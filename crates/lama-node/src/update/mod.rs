@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Updates: which version there is, how it gets into the other slot, and whether it is kept.
+//!
+//! RAUC is the only installer, and the only one that trusts a bundle. Here is what it leaves to
+//! others: the channel file that says which bundle ([`channel`]), when ([`config`]), and the judgement
+//! of the new system ([`judge`]), whose reasons outlive a fallback ([`trial`]).
+
+pub mod channel;
+pub mod config;
+pub mod judge;
+pub mod rauc;
+pub mod source;
+pub mod trial;
+pub mod version;
+
+use crate::kernel::{Cmdline, Slot};
+use crate::machine::Machine;
+use crate::run::Run;
+use crate::{Error, Result, clock};
+use channel::{Channel, Known, Offer};
+use config::Config;
+use serde::Serialize;
+use std::path::Path;
+use trial::{Book, DIR, Outcome, Stage, Trial};
+use version::Version;
+
+pub use source::{PATH, Source};
+
+/// What a look at the server found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Found {
+    /// The channel file's URL.
+    pub channel: String,
+    /// The version that the track is at.
+    pub version: String,
+    /// The version that runs.
+    pub running: String,
+    /// Whether it is newer.
+    pub newer: bool,
+    /// Whether the version that runs is one that must not run any more.
+    pub revoked: bool,
+    /// The bundle's URL.
+    pub bundle: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// Where this machine is in its updates.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Standing {
+    /// The slot that runs.
+    pub slot: Slot,
+    /// The version that runs.
+    pub version: String,
+    /// The version in the other slot, where RAUC knows it.
+    pub other: Option<String>,
+    /// How it updates itself.
+    pub config: Config,
+    /// A new slot on trial.
+    pub trial: Option<Trial>,
+    /// What came of the last one.
+    pub last: Option<Outcome>,
+}
+
+/// The slot that runs, of an installed machine.
+///
+/// # Errors
+/// This is none.
+pub fn running() -> Result<Slot> {
+    match Cmdline::read()?.slot() {
+        Some(s @ (Slot::A | Slot::B)) => Ok(s),
+        _ => Err(Error::new("this is not an installed machine")
+            .hint("a medium is not updated: make a new one")),
+    }
+}
+
+/// How this machine stands.
+///
+/// # Errors
+/// Configuration or book cannot be read, RAUC does not answer.
+pub fn standing() -> Result<Standing> {
+    let slot = running()?;
+    let status = rauc::Status::now()?;
+    let book = Book::new(DIR);
+    Ok(Standing {
+        slot,
+        version: Machine::read()?.version,
+        other: slot
+            .other()
+            .and_then(|s| status.version(s))
+            .map(str::to_owned),
+        config: Config::read()?,
+        trial: book.trial()?,
+        last: book.last()?,
+    })
+}
+
+/// Asks the server which version there is.
+///
+/// # Errors
+/// No server is configured, it cannot be reached, or its channel file must not be believed.
+pub fn check(config: &Config) -> Result<Found> {
+    let machine = Machine::read()?;
+    let hint = "say it in /etc/lamadist/update.conf (url=, track=), or in the host's description";
+    let none = |what: &str| Error::new(format!("no {what} for updates is set")).hint(hint);
+    let base = config.source.url.as_deref().ok_or_else(|| none("server"))?;
+    let track = config
+        .source
+        .track
+        .as_deref()
+        .ok_or_else(|| none("track"))?;
+    let url = format!(
+        "{}/{track}/{}.channel",
+        base.trim_end_matches('/'),
+        machine.compatible
+    );
+    let file = Path::new("/run/lamadist").join("update.channel");
+    fetch(&url, &file)?;
+    let channel = Channel::open(&file, Path::new(channel::KEYRING))?;
+    let dir = Path::new(DIR);
+    let offer = channel.judge(&Known {
+        machine: &machine,
+        track,
+        serial: channel::seen(dir, track)?,
+        now: &clock::now(),
+    })?;
+    channel::note(dir, track, channel.serial)?;
+    let revoked = match &channel.minimum {
+        Some(m) => Version::parse(&machine.version)? < Version::parse(m)?,
+        None => false,
+    };
+    Ok(Found {
+        bundle: channel::resolve(&url, &channel.bundle.url),
+        size: channel.bundle.size,
+        version: channel.version,
+        running: machine.version,
+        newer: offer == Offer::Newer,
+        revoked,
+        channel: url,
+    })
+}
+
+/// Gets a small file.
+fn fetch(url: &str, to: &Path) -> Result<()> {
+    Run::new("curl")
+        .args(["--fail", "--silent", "--show-error", "--location"])
+        .args(["--proto", "=https,http", "--max-time", "60"])
+        .args(["--max-filesize", &channel::LIMIT.to_string(), "--output"])
+        .arg(to)
+        .arg(url)
+        .run()
+        .map(|_| ())
+        .map_err(|e| {
+            Error::new(format!("cannot get {url}: {e}"))
+                .hint("is the server there, and is its address right? (lama-node update)")
+        })
+}
+
+/// Which versions may be installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allow {
+    /// Newer ones.
+    Newer,
+    /// Any.
+    Any,
+}
+
+/// Installs a bundle, a file or a URL, into the other slot. It is started once at the next restart.
+///
+/// # Errors
+/// RAUC does not trust it, it is for other machines or older, this system is on trial itself.
+/// Whatever goes wrong, the system that runs is as before.
+pub fn install(bundle: &str, allow: Allow, expected: Option<&str>) -> Result<Trial> {
+    let slot = running()?;
+    let to = slot.other().unwrap_or(slot);
+    let machine = Machine::read()?;
+    let book = Book::new(DIR);
+    let boot = judge::boot_id();
+    if let Some(t) = book.trial()? {
+        if t.to == slot {
+            return Err(Error::new(format!("{} is on trial itself", t.version))
+                .hint("wait until it is judged: lama-node update"));
+        }
+    }
+    let manifest = rauc::info(bundle)?;
+    permitted(&manifest, &machine, allow, expected)?;
+    let trial = Trial {
+        from: slot,
+        to,
+        before: machine.version,
+        version: manifest.version,
+        boot,
+        server: bundle.contains("://").then(|| bundle.to_owned()),
+        installed: clock::now(),
+        stage: Stage::Installing,
+    };
+    // Before it is written: RAUC's last act lets the firmware start it.
+    book.begin(&trial)?;
+    if let Err(e) = rauc::install(bundle) {
+        book.drop_trial()?;
+        return Err(e);
+    }
+    let trial = Trial {
+        stage: Stage::Installed,
+        ..trial
+    };
+    book.begin(&trial)?;
+    Ok(trial)
+}
+
+fn permitted(
+    m: &rauc::Manifest,
+    machine: &Machine,
+    allow: Allow,
+    expected: Option<&str>,
+) -> Result<()> {
+    if m.compatible != machine.compatible {
+        return Err(Error::new(format!(
+            "the bundle is for {}, and this machine is {}",
+            m.compatible, machine.compatible
+        ))
+        .hint("build one with --bsp and --image of this machine"));
+    }
+    if let Some(v) = expected.filter(|v| *v != m.version) {
+        return Err(Error::new(format!(
+            "the server's bundle is {}, and its channel file says {v}",
+            m.version
+        ))
+        .hint("the server is being changed just now, or lies; nothing was installed"));
+    }
+    let newer = Version::parse(&m.version)? > Version::parse(&machine.version)?;
+    if !newer && allow == Allow::Newer {
+        return Err(Error::new(format!(
+            "the bundle's version {} is not newer than {}, which runs",
+            m.version, machine.version
+        ))
+        .hint("--force installs it all the same"));
+    }
+    Ok(())
+}
+
+/// Puts the other slot first again, with the version that it has. It takes a restart.
+///
+/// # Errors
+/// The other slot holds nothing that could be started, or RAUC fails.
+pub fn rollback() -> Result<Slot> {
+    let slot = running()?;
+    let to = slot.other().unwrap_or(slot);
+    let book = Book::new(DIR);
+    let trial = book.trial()?;
+    if let Some(t) = trial.as_ref().filter(|t| t.to == to) {
+        return Err(Error::new(format!(
+            "{} was installed to slot {} and has not been tried yet",
+            t.version,
+            to.name()
+        ))
+        .hint("restart to try it; it falls back by itself when it is not well"));
+    }
+    let status = rauc::Status::now()?;
+    let never = slot == Slot::A && status.version(to).is_none();
+    if never || !Path::new("/dev/lamadist/esp").exists() {
+        return Err(
+            Error::new(format!("slot {} has never held a system", to.name()))
+                .hint("there is something to go back to after the first update"),
+        );
+    }
+    if let Some(t) = trial {
+        book.end(&t.outcome(false, "taken back by hand".to_owned()))?;
+    }
+    rauc::keep(to)?;
+    Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_has_to_be_this_machines_and_newer() {
+        let machine = Machine::parse(
+            br#"{"bsp":"x","image":"base","version":"1.2.0","compatible":"c","layout":[]}"#,
+        )
+        .unwrap();
+        let bundle = |compatible: &str, version: &str| rauc::Manifest {
+            compatible: compatible.into(),
+            version: version.into(),
+        };
+        let ok = |b: &rauc::Manifest, allow, expected| permitted(b, &machine, allow, expected);
+        assert!(ok(&bundle("c", "1.2.1"), Allow::Newer, None).is_ok());
+        assert!(ok(&bundle("c", "1.2.0"), Allow::Any, None).is_ok());
+        assert!(ok(&bundle("c", "1.2.1"), Allow::Newer, Some("1.2.1")).is_ok());
+        for (b, allow, expected, says) in [
+            (bundle("d", "1.2.1"), Allow::Any, None, "is for d"),
+            (
+                bundle("c", "1.2.0"),
+                Allow::Newer,
+                None,
+                "not newer than 1.2.0",
+            ),
+            (
+                bundle("c", "1.1.9"),
+                Allow::Newer,
+                None,
+                "1.1.9 is not newer",
+            ),
+            (
+                bundle("c", "1.2.1"),
+                Allow::Any,
+                Some("1.2.2"),
+                "channel file says 1.2.2",
+            ),
+            (bundle("c", "x"), Allow::Any, None, "is no version"),
+        ] {
+            let e = ok(&b, allow, expected).unwrap_err();
+            assert!(e.to_string().contains(says) && e.help().is_some(), "{e}");
+        }
+    }
+}

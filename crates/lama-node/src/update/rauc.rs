@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! RAUC, by its command rauc(1), which talks to its service. It alone installs, verifies, and tells
+//! the firmware what to start.
+
+use crate::kernel::Slot;
+use crate::run::Run;
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// What `rauc status --detailed --output-format=json` prints (RAUC 1.13), as far as it matters here.
+#[derive(Debug, Deserialize)]
+pub struct Status {
+    /// The machines that it takes bundles for.
+    pub compatible: String,
+    /// The boot name of the slot that runs.
+    pub booted: Option<String>,
+    /// The slot that is started next.
+    pub boot_primary: Option<String>,
+    slots: Vec<BTreeMap<String, RaucSlot>>,
+}
+
+/// A slot.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct RaucSlot {
+    /// `A` or `B`, for the one of a group that is started.
+    pub bootname: Option<String>,
+    /// `booted`, `inactive` or `active`.
+    pub state: String,
+    /// `good` or `bad`, as the boot loader's entries say.
+    pub boot_status: Option<String>,
+    /// What was installed.
+    pub slot_status: Option<SlotStatus>,
+}
+
+/// What was installed in a slot.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct SlotStatus {
+    /// By which bundle.
+    pub bundle: Option<Bundle>,
+    /// `ok`, `pending` or `failed`.
+    pub status: Option<String>,
+}
+
+/// A bundle, by its manifest.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Bundle {
+    /// Its version.
+    pub version: Option<String>,
+}
+
+impl Status {
+    /// Of this machine.
+    ///
+    /// # Errors
+    /// RAUC's service does not answer.
+    pub fn now() -> Result<Self> {
+        Run::new("rauc")
+            .args(["status", "--detailed", "--output-format=json"])
+            .json()
+            .map_err(|e| e.hint("see journalctl -u rauc"))
+    }
+
+    /// A slot that is started, by its boot name.
+    pub fn slot(&self, slot: Slot) -> Option<&RaucSlot> {
+        let name = slot.name().to_uppercase();
+        let mut all = self.slots.iter().flat_map(BTreeMap::values);
+        all.find(|s| s.bootname.as_deref() == Some(&name))
+    }
+
+    /// The version that RAUC installed in a slot; none where an installer did, or it is damaged.
+    pub fn version(&self, slot: Slot) -> Option<&str> {
+        let status = self.slot(slot)?.slot_status.as_ref()?;
+        let ok = status.status.as_deref().is_none_or(|s| s == "ok");
+        status.bundle.as_ref().filter(|_| ok)?.version.as_deref()
+    }
+}
+
+/// Installs a bundle, with RAUC's own progress on this terminal.
+///
+/// # Errors
+/// RAUC refuses it, or fails: the slot that runs is as before.
+pub fn install(bundle: &str) -> Result<()> {
+    let run = Run::new("rauc").args(["install", "--progress"]).arg(bundle);
+    run.show().map_err(|e| {
+        Error::new(format!("the bundle was not installed: {e}")).hint(
+            "what RAUC said is above, and in journalctl -u rauc; the running system is as before",
+        )
+    })
+}
+
+/// What a bundle says of itself, when its signature is good.
+///
+/// # Errors
+/// RAUC does not trust it, cannot read or decrypt it.
+pub fn info(bundle: &str) -> Result<Manifest> {
+    let run = Run::new("rauc")
+        .args(["info", "--output-format=json"])
+        .arg(bundle);
+    run.json()
+        .map_err(|e| e.hint("nothing was installed; lamadist verify FILE tells more"))
+}
+
+/// A bundle's manifest, as far as it matters here.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Manifest {
+    /// The machines that it is for.
+    pub compatible: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Puts a slot first in the firmware's boot order.
+///
+/// # Errors
+/// RAUC's.
+pub fn keep(slot: Slot) -> Result<()> {
+    let which = match slot {
+        Slot::A => "rootfs.0",
+        Slot::B => "rootfs.1",
+        Slot::Live => return Err(Error::new("a medium has no slots")),
+    };
+    Run::new("rauc")
+        .args(["status", "mark-good", which])
+        .run()
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_found_by_their_boot_name() {
+        let status: Status = serde_json::from_str(
+            r#"{"compatible":"c","variant":"","booted":"A","boot_primary":"rootfs.0","slots":[
+            {"rootfs.1":{"class":"rootfs","device":"/dev/mapper/rootfs_b","type":"raw",
+             "bootname":"B","state":"inactive","parent":null,"mountpoint":null,"boot_status":"bad",
+             "slot_status":{"bundle":{"compatible":"c","version":"1.1.0"},"status":"ok"}}},
+            {"uki.1":{"class":"uki","state":"inactive","bootname":null,"slot_status":{}}},
+            {"rootfs.0":{"class":"rootfs","bootname":"A","state":"booted","boot_status":"good"}}]}"#,
+        )
+        .unwrap();
+        assert_eq!(status.slot(Slot::A).unwrap().state, "booted");
+        assert_eq!(status.version(Slot::B), Some("1.1.0"));
+        assert_eq!(status.version(Slot::A), None);
+        assert!(status.slot(Slot::Live).is_none());
+    }
+}
