@@ -168,7 +168,7 @@ fn an_installation_is_cut_off_at_seeded_moments() {
     }
     let mut vm = machine.boot();
     vm.wait_ssh(Some(Duration::from_secs(300))).unwrap();
-    for (n, c) in cuts.iter().enumerate() {
+    for n in 0..cuts.len() {
         let link = format!("/dev/disk/by-id/virtio-cut{n}");
         let answers = format!("disk=serial:cut{n}\\nfinish=stay");
         let (ok, said) = install(&vm, &answers, "");
