@@ -330,6 +330,24 @@ fn predicted(t: &lama_exec::Tools, dir: &std::path::Path, uki: &[u8]) {
         .map(|p| (p.phase.as_str(), p.sha256.as_str()))
         .collect();
     assert_eq!(ours, theirs);
+    // And what the node makes of it.
+    let written = baseline::Baseline {
+        format: baseline::FORMAT,
+        version: "1".into(),
+        bsp: "x86_64".into(),
+        image: "base".into(),
+        root_hash: String::new(),
+        uki: baseline.clone(),
+        addons: Vec::new(),
+        db: Vec::new(),
+    };
+    let read = lama_node::attest::baseline::Baseline::parse(&written.to_json()).unwrap();
+    let mut phases = Vec::new();
+    for (phase, value) in theirs {
+        phases.push(phase);
+        let value = lama_node::attest::bytes::digest_of_hex(value);
+        assert_eq!(read.pcr11(phases.iter().copied()), value, "{phases:?}");
+    }
     // A policy that was signed for something else is noticed.
     let mut other = uki.to_vec();
     let cmdline = pe::section(uki, ".cmdline", "x").unwrap().unwrap();
