@@ -7,6 +7,10 @@ mod common;
 use common::{Bench, Built, image, turn};
 use lama_image::index::Kind;
 
+fn fs_json(path: &std::path::Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
 /// The tools of others accept the artefacts.
 fn accepted(built: &Built) {
     let dir = &built.deploy;
@@ -34,6 +38,38 @@ fn accepted(built: &Built) {
     let machine = ok("dump.erofs", &[&machine[..], &["root.erofs"]].concat());
     let machine: serde_json::Value = serde_json::from_str(&machine).unwrap();
     assert_eq!(machine["bsp"], *built.index.bsp);
+    // The program is in the manifest, which is in the root, with what it was made from.
+    let manifest = fs_json(&built.file(Kind::Manifest));
+    let list = ["--cat", "--path=/usr/lib/lamadist/packages.json"];
+    let list = ok("dump.erofs", &[&list[..], &["root.erofs"]].concat());
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    assert_eq!(list, manifest);
+    let listed = list.as_array().unwrap();
+    let entry = listed.iter().find(|e| e["name"] == "lama-node").unwrap();
+    assert_eq!(
+        (&entry["kind"], &entry["license"]),
+        (&"program".into(), &"Apache-2.0".into())
+    );
+    let cat = ["--cat", "--path=/usr/bin/lama-node", "root.erofs"];
+    let cmd = built.tools.command("dump.erofs").args(cat);
+    let program = cmd.bind_ro(dir).cwd(dir).run().unwrap().stdout;
+    let digest: String = <sha2::Sha256 as sha2::Digest>::digest(program)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    assert_eq!(entry["sha256"], digest);
+    let crates = entry["crates"].as_array().unwrap();
+    let part = |name: &str| {
+        let c = crates.iter().find(|c| c["name"] == name)?;
+        assert!(
+            c["license"].is_string() && c["sha256"].as_str()?.len() == 64,
+            "{c}"
+        );
+        Some(c["part"].as_str()?.to_owned())
+    };
+    assert_eq!(part("serde_json").as_deref(), Some("linked"));
+    assert_eq!(part("serde_derive").as_deref(), Some("build"));
+    assert_eq!(part("wasi"), None);
     let hash = &built.index.root_hash;
     ok(
         "veritysetup",

@@ -120,16 +120,20 @@ pub fn root(
     })?)
 }
 
-/// Lays in the program on the node and what it is told of its machine.
+/// Lays in the program on the node and what it is told of its machine, and lists it.
 fn furnish(
     root: &mut Root,
     selection: &Selection<'_>,
     version: &str,
-    program: Vec<u8>,
+    program: node::Program,
 ) -> Result<()> {
     let machine = selection.machine_json(version);
+    let entry = program.origin.entry(&program.bytes, selection.machine.arch);
+    root.manifest.push(entry);
+    root.manifest.sort();
+    lama_compose::manifest::list(&mut root.tree, &root.manifest)?;
     for (path, node) in [
-        ("usr/bin/lama-node", Node::file(program, 0o755)),
+        ("usr/bin/lama-node", Node::file(program.bytes, 0o755)),
         (lama_model::node::PATH, Node::file(machine, 0o644)),
     ] {
         root.tree.add(path, node).into_diagnostic()?;

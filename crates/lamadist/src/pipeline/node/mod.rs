@@ -5,9 +5,11 @@
 
 mod lockfile;
 mod manifest;
+mod origin;
 mod source;
 mod vendor;
 
+pub use origin::Origin;
 pub use source::{CRATE, Source};
 
 use super::Sources;
@@ -17,17 +19,53 @@ use crate::App;
 use lama_exec::progress::Unit;
 use lama_exec::{Progress, Tools, fs};
 use lama_model::Arch;
-use miette::{Result, miette};
+use miette::{IntoDiagnostic, Result, miette};
 use std::path::{Path, PathBuf};
 
 /// Raised when the same input gives another program.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// Where the copy of the source is while it is compiled. The same everywhere, since a program
 /// remembers where it was compiled.
 const BUILD: &str = "/build";
 /// Where the foreign standard library is.
 const STD: &str = "/std";
+
+/// The program, and what it was made from.
+pub struct Program {
+    /// The program.
+    pub bytes: Vec<u8>,
+    /// What it was made from.
+    pub origin: Origin,
+}
+
+impl Program {
+    /// What was kept at `path`, and beside it; none where it was not, or not to its end.
+    fn kept(path: &Path) -> Result<Option<Self>> {
+        // Written before the program, so it is there where that is.
+        let Some(origin) = fs::read_optional(&beside(path))? else {
+            return Ok(None);
+        };
+        let origin = serde_json::from_slice(&origin).ok();
+        let bytes = fs::read_optional(path)?;
+        Ok(bytes
+            .zip(origin)
+            .map(|(bytes, origin)| Self { bytes, origin }))
+    }
+
+    fn keep(&self, path: &Path) -> Result<()> {
+        let origin = serde_json::to_vec_pretty(&self.origin).into_diagnostic()?;
+        fs::write_atomic(beside(path), origin)?;
+        let mut out = fs::Staged::new(path)?;
+        std::io::Write::write_all(&mut out, &self.bytes)
+            .map_err(|e| miette!("cannot write {}: {e}", path.display()))?;
+        Ok(out.commit_synced(0o755)?)
+    }
+}
+
+fn beside(program: &Path) -> PathBuf {
+    program.with_extension("json")
+}
 
 /// The program for machines of this architecture, compiled where that has not been done yet.
 ///
@@ -40,22 +78,19 @@ pub fn node(
     source: &Source,
     arch: Arch,
     policy: Policy,
-) -> Result<Vec<u8>> {
+) -> Result<Program> {
     let plan = Plan::new(app, sources, source, arch, policy)?;
     let kept = app.place.node().join(&plan.key);
-    if let Some(program) = fs::read_optional(&kept)? {
+    if let Some(program) = Program::kept(&kept)? {
         return Ok(program);
     }
     // Another build may be at it; whoever comes second finds the first one's result.
     let _lock = fs::FileLock::exclusive(app.place.node().join(".lock"))?;
-    if let Some(program) = fs::read_optional(&kept)? {
+    if let Some(program) = Program::kept(&kept)? {
         return Ok(program);
     }
     let program = plan.compile(app, sources, source, policy)?;
-    let mut out = fs::Staged::new(&kept)?;
-    std::io::Write::write_all(&mut out, &program)
-        .map_err(|e| miette!("cannot write {}: {e}", kept.display()))?;
-    out.commit_synced(0o755)?;
+    program.keep(&kept)?;
     Ok(program)
 }
 
@@ -127,7 +162,7 @@ impl Plan {
         sources: &Sources,
         source: &Source,
         policy: Policy,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<Program> {
         let d = &sources.description;
         let tree = |set: &SetSpec| -> Result<PathBuf> {
             let packages = packages::ensure(app, d, set, policy)?;
@@ -141,7 +176,8 @@ impl Plan {
         };
         let scratch = fs::Scratch::new_in(app.place.cache.join("tmp"))?;
         let build = scratch.path();
-        vendor::vendor(&source.project, &self.crates, &build.join("vendor"))?;
+        let vendor = build.join("vendor");
+        vendor::vendor(&source.project, &self.crates, &vendor)?;
         self.lay_out(source, build)?;
         let toolchain = tree(&self.toolchain)?;
         let std = self.std.as_ref().map(tree).transpose()?;
@@ -152,6 +188,8 @@ impl Plan {
             .command("cargo")
             .args(["build", "--offline", "--quiet", "--profile", "node"])
             .args(["--package", "lama-node", "--bin", "lama-node"])
+            // On standard output, a line for each crate; what the compiler says stays readable.
+            .arg("--message-format=json-render-diagnostics")
             // Named even where it is this machine: then the flags are those of the program alone,
             // not of what runs while it is compiled.
             .args(["--target", target])
@@ -170,16 +208,18 @@ impl Plan {
         if let Some(std) = std {
             cargo = cargo.bind_ro_at(std.join(format!("usr/lib/rustlib/{target}/lib")), STD);
         }
-        cargo.run().map_err(|e| {
+        let out = cargo.run().map_err(|e| {
             miette!(
                 help = "it is compiled by the rustc that distro/lamadist.lock pins, which may be older than yours: `lamadist lock --print toolchain/ARCHITECTURE` tells its version",
                 "crates/lama-node cannot be compiled for {}: {e}",
                 self.arch
             )
         })?;
-        Ok(fs::read(
-            build.join(format!("target/{target}/node/lama-node")),
-        )?)
+        let crates = &self.crates;
+        Ok(Program {
+            bytes: fs::read(build.join(format!("target/{target}/node/lama-node")))?,
+            origin: Origin::of(&out.stdout, crates, &self.manifests, &vendor, target)?,
+        })
     }
 
     /// Lays the workspace out in `build`, beside the crates.
