@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The checks of every machine. What concerns its disk is left out on the live medium.
 
-use super::{Answer, Check, LIMIT, Verdict, parse};
+use super::{Answer, Check, LIMIT, Verdict, copies, parse};
 use crate::error::Context;
 use crate::kernel::{Cmdline, Slot};
 use crate::machine::{Machine, Role};
 use crate::run::Run;
-use crate::{Error, Result, fs, ids, luks};
+use crate::{Error, Result, block, fs, ids, luks};
 use std::ffi::CString;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -35,6 +35,8 @@ pub fn all() -> Result<Vec<Check>> {
         if machine.layout.iter().any(sealed) {
             out.push(Check::new("encryption", encryption));
         }
+        let layout = machine.clone();
+        out.push(Check::new("disks", move || disks(&layout)));
         if let Some(p) = machine.layout.into_iter().find(|p| p.role == Role::Esp) {
             let path = format!("/dev/lamadist/{}", p.label);
             out.push(Check::new("esp", move || esp(Path::new(&path))));
@@ -147,6 +149,11 @@ fn esp(path: &Path) -> Result<Answer> {
         "the boot partition can be read",
         "there is no FAT file system on the boot partition",
     ))
+}
+
+fn disks(machine: &Machine) -> Result<Answer> {
+    let esp = ids::booted_esp();
+    Ok(copies::check(&block::devices()?, machine, esp.as_deref()))
 }
 
 fn time() -> Result<Answer> {

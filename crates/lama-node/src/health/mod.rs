@@ -5,6 +5,7 @@
 //! failed; its thread is left behind and ends with the process.
 
 pub mod checks;
+pub mod copies;
 pub mod own;
 pub mod parse;
 
