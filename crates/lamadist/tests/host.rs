@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Bench, base, lamadist, turn};
+use common::{Bench, Built, base, lamadist, turn};
 use lama_image::index::Kind;
 use std::path::Path;
 use std::process::Output;
@@ -37,6 +37,10 @@ fn a_host_is_described_once_and_mistakes_leave_nothing() {
         host(hosts, &["add", "nas", "--time-zone", "Europe/Atlantis"]),
         &["nas.toml:", "time zone database", "hint:"],
     );
+    refused(
+        host(hosts, &["add", "nas", "--answer", "disk=sda"]),
+        &["is no disk", "/dev/disk/by-id", "hint:"],
+    );
     refused(host(hosts, &["add", "nas", "--bsp", "x86-64"]), &["x86_64"]);
     refused(host(hosts, &["show", "nas"]), &["host add nas"]);
     assert!(!hosts.join("nas.toml").exists() && !hosts.join("deploy").exists());
@@ -61,6 +65,62 @@ fn a_host_is_described_once_and_mistakes_leave_nothing() {
     refused(host(hosts, &["put", "nas", &empty]), &["is no medium"]);
     ok(host(hosts, &["rm", "nas"]));
     assert_eq!(ok(host(hosts, &["list"])), "");
+}
+
+/// The command line of an addon on a medium; none where it is not there.
+fn addon_on(built: &Built, disk: &Path, path: &str) -> Option<String> {
+    let table = built.tools.command("sfdisk").arg("--json").arg(disk);
+    let table: serde_json::Value = table.bind_ro(disk).json().unwrap();
+    let table = &table["partitiontable"];
+    let esp = table["partitions"][0]["start"].as_u64().unwrap();
+    let image = format!("{}@@{}", disk.display(), esp * 512);
+    let cmd = built.tools.command("mtype").args(["-i", &image]);
+    let cmd = cmd.bind_ro(disk).env("MTOOLS_SKIP_CHECK", "1");
+    let (status, out) = cmd.arg(format!("::/{path}")).run_any().unwrap();
+    let section = || lama_image::pe::section(&out.stdout, ".cmdline", path).unwrap();
+    let text = |s: &[u8]| String::from_utf8_lossy(s).trim_end_matches('\0').to_owned();
+    status.success().then(|| text(section().unwrap()))
+}
+
+#[test]
+fn the_installers_answers_are_the_mediums_alone() {
+    const BESIDE: &str = "EFI/BOOT/BOOTX64.EFI.extra.d/install.addon.efi";
+    let built = base();
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = dir.path();
+    let add = ["add", "nas", "--answer", "disk=model:A B"];
+    ok(host(hosts, &[&add[..], &["--answer", "wipe=yes"]].concat()));
+    let text = std::fs::read_to_string(hosts.join("nas.toml")).unwrap();
+    assert!(text.contains("[install]\ndisk = \"model:A B\""), "{text}");
+    let answers = "\"lamadist.install.disk=model:A B\" lamadist.install.wipe=yes";
+    let shown = ok(host(hosts, &["show", "nas"]));
+    assert_eq!(shown.lines().nth(1), Some(answers));
+
+    let disk = hosts.join("nas.raw");
+    std::fs::copy(built.file(Kind::Disk), &disk).unwrap();
+    let medium = disk.display().to_string();
+    ok(host(hosts, &["put", "nas", &medium]));
+    assert_eq!(addon_on(built, &disk, BESIDE).as_deref(), Some(answers));
+    let host_addon = addon_on(built, &disk, "loader/addons/host.addon.efi").unwrap();
+    assert!(host_addon.contains("systemd.hostname=nas"), "{host_addon}");
+    assert!(!host_addon.contains("install"), "{host_addon}");
+
+    // Another one's medium has none of it any more.
+    ok(host(hosts, &["add", "plain"]));
+    ok(host(hosts, &["put", "plain", &medium]));
+    assert_eq!(addon_on(built, &disk, BESIDE), None);
+
+    // A disk that is no medium takes no answers, and is left as it is.
+    let live = "EFI/BOOT/BOOTX64.EFI.extra.d/live.addon.efi";
+    let image = format!("{medium}@@{}", 2048 * 512);
+    let cmd = built.tools.command("mdel").args(["-i", &image]);
+    let cmd = cmd.bind(&disk).env("MTOOLS_SKIP_CHECK", "1");
+    cmd.arg(format!("::/{live}")).run().unwrap();
+    let before = std::fs::read(&disk).unwrap();
+    let out = host(hosts, &["put", "nas", &medium]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("no medium to install from"), "{said}");
+    assert!(std::fs::read(&disk).unwrap() == before);
 }
 
 #[test]
@@ -91,6 +151,8 @@ fn an_addon_of_ours_names_the_machine_and_a_foreign_one_does_not() {
     // QEMU's own network, but told and not asked for.
     add.extend(["--interface", "en*", "--address", "10.0.2.15/24"]);
     add.extend(["--gateway", "10.0.2.2", "--dns", "10.0.2.3"]);
+    // None that names a disk: there is none.
+    add.extend(["--answer", "recovery-show=no"]);
     ok(host(hosts, &add));
     let disk = hosts.join("nas.raw");
     std::fs::copy(built.file(Kind::Disk), &disk).unwrap();
@@ -104,6 +166,9 @@ fn an_addon_of_ours_names_the_machine_and_a_foreign_one_does_not() {
     let failed = ask(&vm, "systemctl --failed --no-legend --plain");
     assert_eq!((state.as_str(), failed.as_str()), ("running", ""));
     assert_eq!(ask(&vm, "hostname"), "nas");
+    let cmdline = ask(&vm, "cat /proc/cmdline");
+    let answer = "lamadist.install.recovery-show=no";
+    assert!(cmdline.contains(answer), "{cmdline}");
     assert_eq!(
         ask(&vm, "cat /etc/machine-id"),
         "0123456789abcdef0123456789abcdef"
@@ -155,7 +220,10 @@ fn an_addon_of_ours_names_the_machine_and_a_foreign_one_does_not() {
     let mut vm = bench.boot("foreign", &disk);
     vm.wait_ssh(None).unwrap();
     assert_eq!(ask(&vm, "hostname"), "lamadist");
-    assert!(!ask(&vm, "cat /proc/cmdline").contains("systemd.hostname"));
+    let cmdline = ask(&vm, "cat /proc/cmdline");
+    for ours in ["systemd.hostname", "lamadist.install"] {
+        assert!(!cmdline.contains(ours), "{cmdline}");
+    }
     let console = vm.console_text().unwrap();
     assert!(console.contains("ignoring: Access denied"), "{console}");
 }

@@ -57,9 +57,12 @@ fn a_machine_without_a_medium_boots_over_http() {
         "systemd.hostname=nas",
         "lamadist.install.wipe=no",
         "lamadist.install.finish=poweroff",
+        // What the description answers, unless something else was said.
+        "lamadist.install.secure-boot=required",
     ] {
         assert!(cmdline.split(' ').any(|w| w == word), "{word}: {cmdline}");
     }
+    assert!(!cmdline.contains("wipe=yes"), "{cmdline}");
     for (parameter, file) in [("data", "root.erofs"), ("hash", "root.verity")] {
         let key = format!("systemd.verity_root_{parameter}=");
         let device = cmdline
@@ -222,7 +225,8 @@ fn mistakes_are_told_before_anything_is_made() {
         (["--host", "nsa"], "there are: arm, nas"),
         (["--host", "arm"], "--bsp qemu-arm64"),
         (["--answer", "wipe"], "is no answer"),
-        (["--answer", "disk=a b"], "is no answer"),
+        (["--answer", "disk=a b"], "is no disk"),
+        (["--answer", "dsik=any"], "there is no answer"),
         (["--listen", "192.0.2.1"], "an address of this machine"),
         (["--bsp", "x86-64"], "x86_64"),
     ] {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line. Flags mean the same everywhere; every command shows an example.
 
+mod host;
 mod vm;
 
+pub use host::*;
 pub use vm::*;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -219,124 +221,6 @@ pub enum Keys {
     },
 }
 
-/// `lamadist host …`.
-#[derive(Debug, Subcommand)]
-pub enum Host {
-    /// Describe a machine in hosts/NAME.toml, and sign its addon
-    #[command(after_help = "Example:
-  lamadist host add nas --ssh-key ~/.ssh/id_ed25519.pub --time-zone Europe/Berlin \\
-      --interface 'en*' --address 192.168.1.5/24 --gateway 192.168.1.1 --dns 192.168.1.1")]
-    Add(Box<HostAdd>),
-    /// List the machines that are described
-    List(Hosts),
-    /// Print the kernel parameters that a machine's addon holds
-    Show(HostName),
-    /// Sign a machine's addon anew, after its file was edited
-    #[command(after_help = "Example:\n  lamadist host addon nas --output nas.addon.efi")]
-    Addon(HostAddon),
-    /// Put a machine's addon on a medium, in place of the one that is there
-    #[command(after_help = "Example:
-  cp deploy/x86_64/base/disk.raw nas.raw && lamadist host put nas nas.raw")]
-    Put(HostPut),
-    /// Forget a machine
-    Rm(HostName),
-}
-
-/// Where hosts are described.
-#[derive(Debug, Clone, Args)]
-pub struct Hosts {
-    /// Where hosts are described [default: hosts/ of the checkout]
-    #[arg(long, value_name = "DIR", env = "LAMADIST_HOSTS")]
-    pub hosts: Option<PathBuf>,
-}
-
-/// One host.
-#[derive(Debug, Clone, Args)]
-pub struct HostName {
-    /// Its name: the name of its file
-    pub name: String,
-    /// Where it is described.
-    #[command(flatten)]
-    pub hosts: Hosts,
-}
-
-/// `lamadist host add`.
-#[derive(Debug, Clone, Args)]
-pub struct HostAdd {
-    /// Which one.
-    #[command(flatten)]
-    pub host: HostName,
-    /// The machine it is (distro/machines/)
-    #[arg(long, default_value = "x86_64", value_name = "MACHINE")]
-    pub bsp: String,
-    /// Its host name [default: NAME]
-    #[arg(long)]
-    pub hostname: Option<String>,
-    /// Its machine ID, 32 hexadecimal digits [default: a random one]
-    #[arg(long, value_name = "ID")]
-    pub machine_id: Option<String>,
-    /// Its time zone, such as Europe/Berlin
-    #[arg(long, value_name = "ZONE")]
-    pub time_zone: Option<String>,
-    /// A file of SSH public keys that may log in as root; may be repeated
-    #[arg(long, value_name = "FILE")]
-    pub ssh_key: Vec<PathBuf>,
-    /// One more console, such as ttyS1,115200; may be repeated
-    #[arg(long)]
-    pub console: Vec<String>,
-    /// The network interface to configure, by name, with wildcards
-    #[arg(long, value_name = "NAME", conflicts_with = "mac")]
-    pub interface: Option<String>,
-    /// The network interface to configure, by hardware address
-    #[arg(long, value_name = "ADDRESS")]
-    pub mac: Option<String>,
-    /// An address with prefix length; without one DHCP is asked; may be repeated
-    #[arg(long, value_name = "ADDRESS/LENGTH")]
-    pub address: Vec<String>,
-    /// A default gateway; may be repeated
-    #[arg(long, value_name = "ADDRESS")]
-    pub gateway: Vec<String>,
-    /// A DNS server; may be repeated
-    #[arg(long, value_name = "ADDRESS")]
-    pub dns: Vec<String>,
-    /// A search domain; may be repeated
-    #[arg(long)]
-    pub domain: Vec<String>,
-    /// A time server; may be repeated
-    #[arg(long, value_name = "SERVER")]
-    pub ntp: Vec<String>,
-    /// Sign with the release key set instead of the development set
-    #[arg(long)]
-    pub release: bool,
-}
-
-/// `lamadist host addon`.
-#[derive(Debug, Clone, Args)]
-pub struct HostAddon {
-    /// Which one.
-    #[command(flatten)]
-    pub host: HostName,
-    /// Where the addon goes [default: deploy/hosts/NAME.addon.efi]
-    #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Sign with the release key set instead of the development set
-    #[arg(long)]
-    pub release: bool,
-}
-
-/// `lamadist host put`.
-#[derive(Debug, Clone, Args)]
-pub struct HostPut {
-    /// Which one.
-    #[command(flatten)]
-    pub host: HostName,
-    /// The medium: a disk image, or a device such as /dev/sdX
-    pub disk: PathBuf,
-    /// Sign with the release key set instead of the development set
-    #[arg(long)]
-    pub release: bool,
-}
-
 /// `lamadist netboot`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -352,7 +236,8 @@ pub struct Netboot {
     /// Where hosts are described.
     #[command(flatten)]
     pub hosts: Hosts,
-    /// An answer for the installer; with --host for those machines, else for any; may be repeated
+    /// An answer for the installer, in place of the host's own; without --host for any machine; may
+    /// be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub answer: Vec<String>,
     /// The address to listen on [default: all]

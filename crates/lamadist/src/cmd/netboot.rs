@@ -9,6 +9,7 @@ use crate::pipeline::{self, Sources, packages::Policy};
 use lama_exec::fs;
 use lama_exec::progress::{Progress, Unit};
 use lama_model::host::Checked;
+use lama_model::host::install::{Answer, merge};
 use lama_netboot::{Architecture, Files, Options, Place, Server, render};
 use miette::{Result, miette};
 use serde::Serialize;
@@ -32,11 +33,7 @@ struct Said {
 
 /// Makes what is missing, and serves it.
 pub fn run(app: &App, c: &cli::Netboot) -> Result<ExitCode> {
-    let answers = c
-        .answer
-        .iter()
-        .map(|a| answer(a))
-        .collect::<Result<Vec<_>>>()?;
+    let answers = host::answers(&c.answer)?;
     let hosts = hosts(app, c)?;
     let server = Server::bind(&Options {
         listen: c.listen.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
@@ -61,23 +58,6 @@ pub fn run(app: &App, c: &cli::Netboot) -> Result<ExitCode> {
     app.talk
         .say(&format!("stopped after {n} complete downloads"));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Checks an answer. Whether the installer knows it is the installer's business.
-fn answer(text: &str) -> Result<String> {
-    let ok = |key: &str, value: &str| {
-        let k = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let v = |b: u8| b.is_ascii_graphic() && b != b'"';
-        !key.is_empty() && key.bytes().all(k) && !value.is_empty() && value.bytes().all(v)
-    };
-    match text.split_once('=') {
-        Some((key, value)) if ok(key, value) => Ok(text.to_owned()),
-        _ => Err(miette!(
-            help = "write it as for example disk=/dev/nvme0n1: a key of small letters, digits and `-`, a value without spaces and quotes",
-            "`{}` is no answer",
-            text.escape_debug()
-        )),
-    }
 }
 
 /// The hosts that were named.
@@ -118,7 +98,7 @@ fn files(
     app: &App,
     c: &cli::Netboot,
     hosts: &[(HostName, Checked)],
-    answers: &[String],
+    answers: &[Answer],
 ) -> Result<(Files, String)> {
     let (deploy, _) = pipeline::built(app, &c.target)?;
     // Not while somebody builds there.
@@ -139,17 +119,18 @@ fn files(
     let mut files = Files::new();
     let any = format!("{}/{}/installer.efi", c.target.bsp, c.target.image);
     // An answer may wipe a disk: what is for some machines is not given to every one.
-    let of_any: &[String] = if hosts.is_empty() { answers } else { &[] };
+    let of_any: &[Answer] = if hosts.is_empty() { answers } else { &[] };
     files.add_file(&any, &make(app, &job, None, of_any)?)?;
     let mut first = any;
     for (name, checked) in hosts {
         let machine = Machine {
             name: &name.name,
             cmdline: &checked.cmdline,
-            addon: &|to| host::sign(app, name, to, release).map(|_| ()),
+            addon: &|to| host::Signer::new(app, name, release)?.host(to),
         };
+        let answers = merge(&checked.install, answers);
         let own = format!("hosts/{}/installer.efi", name.name);
-        files.add_file(&own, &make(app, &job, Some(&machine), answers)?)?;
+        files.add_file(&own, &make(app, &job, Some(&machine), &answers)?)?;
         for mac in checked.host.network.iter().filter_map(|n| n.mac.as_ref()) {
             let mac = render::mac_name(mac.get_ref());
             files.alias(&format!("mac/{mac}/installer.efi"), &own)?;
@@ -171,7 +152,7 @@ fn make(
     app: &App,
     job: &Job<'_>,
     machine: Option<&Machine<'_>>,
-    answers: &[String],
+    answers: &[Answer],
 ) -> Result<PathBuf> {
     let title = match machine {
         None => "Making the installer for any machine".to_owned(),
@@ -218,30 +199,4 @@ fn say(app: &App, c: &cli::Netboot, place: &Place, files: &Files) -> Result<()> 
         };
         format!("{}\n\n{}", urls.join("\n"), lines.trim_end())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_one_kernel_parameter() {
-        for ok in ["disk=/dev/nvme0n1", "wipe=yes", "key-2=a=b,c"] {
-            assert_eq!(answer(ok).unwrap(), ok);
-        }
-        for bad in [
-            "",
-            "disk",
-            "disk=",
-            "=x",
-            "disk=a b",
-            "disk=\"a",
-            "Disk=a",
-            "a.b=c",
-            "disk=a\nb",
-            "disk=ü",
-        ] {
-            assert!(answer(bad).is_err(), "{bad:?}");
-        }
-    }
 }

@@ -6,6 +6,7 @@ use lama_exec::{Tools, fs};
 use lama_image::index::{Entry, Index, Kind};
 use lama_image::{hash_file, netboot, uki};
 use lama_keys::KeySet;
+use lama_model::host::install::Answer;
 use lama_tree::{Content, Node, Tree};
 use miette::{Result, miette};
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ pub struct Machine<'a> {
 impl Job<'_> {
     /// Makes the file for this machine, or for any, in `netboot/` of the deploy folder. Nothing is
     /// done where it is there already for the same input.
-    pub fn make(&self, machine: Option<&Machine<'_>>, answers: &[String]) -> Result<PathBuf> {
+    pub fn make(&self, machine: Option<&Machine<'_>>, answers: &[Answer]) -> Result<PathBuf> {
         let netboot = self.deploy.join("netboot");
         let dir = match machine {
             None => netboot,
@@ -57,7 +58,7 @@ impl Job<'_> {
         let out = dir.join(FILE);
         let mut cmdline = vec![LIVE.to_owned()];
         cmdline.extend(machine.map(|m| m.cmdline.to_owned()));
-        cmdline.extend(answers.iter().map(|a| format!("lamadist.install.{a}")));
+        cmdline.extend(answers.iter().map(Answer::parameter));
         let cmdline = cmdline.join(" ");
 
         let (root, verity) = (self.entry(Kind::Root)?, self.entry(Kind::Verity)?);

@@ -18,7 +18,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// With a host `nas`.
+    /// With a host `nas` that answers two of the installer's questions.
     pub fn start(built: &Built, more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let hosts = dir.path().join("hosts");
@@ -27,7 +27,8 @@ impl Serving {
             hosts.join("nas.toml"),
             format!(
                 "bsp = \"x86_64\"\nmachine-id = \"0123456789abcdef0123456789abcdef\"\n\
-                 [[network]]\nmac = \"{MAC}\"\n"
+                 [[network]]\nmac = \"{MAC}\"\n\
+                 [install]\nwipe = \"yes\"\nsecure-boot = \"required\"\n"
             ),
         )
         .unwrap();

@@ -8,6 +8,7 @@ use crate::cmd::host;
 use lama_exec::fs::AtPath;
 use lama_exec::progress::Unit;
 use lama_exec::{Progress, fs};
+use lama_model::host::install::{Answer, merge};
 use lama_vm::{Bus, Disk, Lifetime, Stop, Vm};
 use miette::{IntoDiagnostic, Result, WrapErr, miette};
 use serde::{Deserialize, Serialize};
@@ -84,7 +85,8 @@ pub fn run(app: &App, c: &VmInstall) -> Result<ExitCode> {
             disk: medium.clone(),
             release: false,
         };
-        host::put(app, &put)?;
+        // The host's own answers name a disk that this machine doesn't have.
+        host::put(app, &put, &answers)?;
     }
     let installed = Installed {
         disk: c.disk_size << 30,
@@ -92,7 +94,7 @@ pub fn run(app: &App, c: &VmInstall) -> Result<ExitCode> {
     let mut config = bare(app, &tools, name, &c.target)?
         .disk(installed.disk())
         .disk(Disk::image(&medium).on(Bus::Usb))
-        .credential("lamadist.install", answers);
+        .credential("lamadist.install", lines(&answers));
     config.memory_mib = c.memory;
     config.cpus = c.cpus;
     let mut vm = registry.boot(&config, Lifetime::Vm)?;
@@ -122,29 +124,15 @@ pub fn run(app: &App, c: &VmInstall) -> Result<ExitCode> {
 }
 
 /// The installer's answers: what was given, and what installing this machine takes.
-fn answers(given: &[String]) -> Result<String> {
-    let mut text = String::new();
-    let mut known = Vec::new();
-    for a in given {
-        let (key, _) = a.split_once('=').ok_or_else(|| {
-            miette!(
-                help = "write KEY=VALUE; docs/INSTALL.md lists the keys",
-                "{a:?} is no answer"
-            )
-        })?;
-        known.push(key.to_owned());
-        text += a;
-        text.push('\n');
-    }
-    for (key, value) in [
-        ("disk", format!("serial:{SERIAL}")),
-        ("finish", "poweroff".to_owned()),
-    ] {
-        if !known.iter().any(|k| k == key) {
-            text += &format!("{key}={value}\n");
-        }
-    }
-    Ok(text)
+fn answers(given: &[String]) -> Result<Vec<Answer>> {
+    let disk = format!("disk=serial:{SERIAL}");
+    let own = host::answers(&[disk, "finish=poweroff".to_owned()])?;
+    Ok(merge(&own, &host::answers(given)?))
+}
+
+/// As the installer reads them from a file.
+fn lines(answers: &[Answer]) -> String {
+    answers.iter().map(|a| format!("{a}\n")).collect()
 }
 
 /// Waits until the machine has powered off. Returns what the installer said at its end.
@@ -197,12 +185,10 @@ mod tests {
 
     #[test]
     fn what_is_not_answered_is_filled_in() {
+        let lines = |given: &[String]| lines(&answers(given).unwrap());
+        assert_eq!(lines(&[]), "disk=serial:lamadist-vm\nfinish=poweroff\n");
         assert_eq!(
-            answers(&[]).unwrap(),
-            "disk=serial:lamadist-vm\nfinish=poweroff\n"
-        );
-        assert_eq!(
-            answers(&["finish=reboot".into(), "disk=any".into()]).unwrap(),
+            lines(&["finish=reboot".into(), "disk=any".into()]),
             "finish=reboot\ndisk=any\n"
         );
         assert!(answers(&["disk".into()]).is_err());

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `lamadist host`: one machine's name, network and keys, signed into an addon of its UKI.
 
+mod put;
+mod signer;
+
+pub use put::put;
+pub use signer::Signer;
+
 use crate::App;
-use crate::cli::{self, Host as Command, HostAdd, HostName, Hosts};
-use crate::pipeline::{self, Sources, packages::Policy};
-use lama_exec::{Tools, fs};
-use lama_image::{Arch, uki};
-use lama_keys::KeySet;
+use crate::cli::{Host as Command, HostAdd, HostName, Hosts};
+use crate::pipeline::Sources;
+use lama_exec::fs;
+use lama_model::host::install::{self, Answer, Install};
 use lama_model::host::{Checked, Host, Network};
-use miette::{IntoDiagnostic, Result, WrapErr, miette};
-use serde::{Deserialize, Serialize};
+use miette::{IntoDiagnostic, Result, miette};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use toml::Spanned;
-
-/// Where systemd-stub looks for addons of every UKI on the ESP.
-const ADDONS: &str = "::/loader/addons";
 
 /// Adds, lists, shows, signs or removes hosts.
 pub fn run(app: &App, c: &Command) -> Result<ExitCode> {
@@ -23,16 +25,19 @@ pub fn run(app: &App, c: &Command) -> Result<ExitCode> {
         Command::Add(a) => add(app, a)?,
         Command::List(h) => list(app, h)?,
         Command::Show(n) => {
-            let checked = load(app, n)?;
-            app.result(&checked.cmdline, || checked.cmdline.clone())?;
+            let shown = Shown::of(&load(app, n)?);
+            app.result(&shown, || {
+                let lines = [shown.cmdline.as_str(), shown.install.as_str()];
+                lines.join("\n").trim_end().to_owned()
+            })?;
         }
         Command::Addon(a) => {
             let output = a.output.clone();
             let output = output.unwrap_or_else(|| default_output(app, &a.host));
-            sign(app, &a.host, &output, a.release)?;
+            Signer::new(app, &a.host, a.release)?.host(&output)?;
             app.result(&output, || output.display().to_string())?;
         }
-        Command::Put(p) => put(app, p)?,
+        Command::Put(p) => put(app, p, &[])?,
         Command::Rm(n) => {
             let path = file(app, n);
             if !path.is_file() {
@@ -43,6 +48,35 @@ pub fn run(app: &App, c: &Command) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a machine's addons say.
+#[derive(Serialize)]
+struct Shown {
+    /// Kernel parameters of medium and system.
+    cmdline: String,
+    /// Those of the installer alone.
+    install: String,
+}
+
+impl Shown {
+    fn of(c: &Checked) -> Self {
+        Self {
+            cmdline: c.cmdline.clone(),
+            install: install::cmdline(&c.install),
+        }
+    }
+}
+
+/// Answers as they were given, `KEY=VALUE` each.
+///
+/// # Errors
+/// One is none that the installer would take.
+pub fn answers(given: &[String]) -> Result<Vec<Answer>> {
+    let one = |text: &String| {
+        Answer::parse(text).map_err(|w| miette!(help = w.hint, "{}", w.message.escape_debug()))
+    };
+    given.iter().map(one).collect()
 }
 
 fn folder(app: &App, hosts: &Hosts) -> PathBuf {
@@ -125,6 +159,7 @@ fn add(app: &App, a: &HostAdd) -> Result<()> {
             path.display()
         ));
     }
+    let answers = answers(&a.answer)?;
     let plain = |v: &String| Spanned::new(0..0, v.clone());
     let all = |v: &[String]| v.iter().map(plain).collect::<Vec<_>>();
     let mut ssh_keys = Vec::new();
@@ -159,6 +194,7 @@ fn add(app: &App, a: &HostAdd) -> Result<()> {
         ssh_keys,
         consoles: all(&a.console),
         network: if given { vec![network] } else { Vec::new() },
+        install: (!answers.is_empty()).then(|| Install::of(&answers)),
     };
     let text = toml::to_string_pretty(&host).into_diagnostic()?;
     Host::parse(&path, &text)?;
@@ -166,115 +202,8 @@ fn add(app: &App, a: &HostAdd) -> Result<()> {
     sources.description.select(&a.bsp, "base")?;
     fs::write_atomic(&path, text)?;
     let output = default_output(app, &a.host);
-    sign(app, &a.host, &output, a.release)?;
+    Signer::new(app, &a.host, a.release)?.host(&output)?;
     app.result(&[&path, &output], || {
         format!("{}\n{}", path.display(), output.display())
     })
-}
-
-fn keys(app: &App, release: bool) -> Result<KeySet> {
-    if !release {
-        return pipeline::development(app);
-    }
-    let set = KeySet::open(app.place.release_keys())?;
-    set.require_release()?;
-    Ok(set)
-}
-
-/// Signs the host's addon to `output`. Returns the tools it took.
-pub fn sign(app: &App, name: &HostName, output: &Path, release: bool) -> Result<Tools> {
-    let checked = load(app, name)?;
-    let sources = Sources::load(&app.place.distro)?;
-    // The stub comes from the machine's own packages, so it is of its architecture.
-    let selection = sources.description.select(&checked.host.bsp, "base")?;
-    let version = &sources.description.distro.version;
-    let tools = pipeline::tools(app, &sources, Policy::Extend)?;
-    let root = pipeline::root(app, &sources, &selection, version, &tools, Policy::Extend)?;
-    let arch = selection.machine.arch.as_str();
-    let arch = Arch::from_debian(arch).ok_or_else(|| miette!("no addon can be made for {arch}"))?;
-    let keys = keys(app, release)?;
-    let addon = uki::Addon {
-        arch,
-        cmdline: &checked.cmdline,
-        name: "lamadist.host",
-        generation: 1,
-        version,
-    };
-    {
-        let signing = uki::Signing::new(&keys, &tools)?;
-        uki::addon(&root.tree, output, &addon, Some(&signing))?;
-    }
-    Ok(tools)
-}
-
-/// What `sfdisk --json` says, as far as it matters here.
-#[derive(Deserialize)]
-struct Table {
-    partitiontable: Partitions,
-}
-
-#[derive(Deserialize)]
-struct Partitions {
-    #[serde(default = "Partitions::sector")]
-    sectorsize: u64,
-    partitions: Vec<Partition>,
-}
-
-impl Partitions {
-    fn sector() -> u64 {
-        512
-    }
-}
-
-#[derive(Deserialize)]
-struct Partition {
-    start: u64,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-pub fn put(app: &App, p: &cli::HostPut) -> Result<()> {
-    let disk = std::path::absolute(&p.disk).into_diagnostic()?;
-    fs::metadata(&disk)?;
-    let scratch = fs::Scratch::new_in(app.place.cache.join("tmp"))?;
-    let addon = scratch.path().join("host.addon.efi");
-    let tools = sign(app, &p.host, &addon, p.release)?;
-    let table: Table = tools
-        .command("sfdisk")
-        .arg("--json")
-        .arg(&disk)
-        .bind_ro(&disk)
-        .json()
-        .wrap_err_with(|| format!("{} is no medium", disk.display()))?;
-    let table = table.partitiontable;
-    let esp = lama_model::layout::Role::Esp.type_uuid(lama_model::Arch::Amd64);
-    let esp = esp.to_string().to_uppercase();
-    let esp = table.partitions.iter().find(|p| p.kind == esp);
-    let esp = esp.ok_or_else(|| {
-        miette!(
-            help = "name a disk.raw that `lamadist build` made, or a medium it was written to",
-            "{} has no EFI system partition",
-            disk.display()
-        )
-    })?;
-    let image = format!("{}@@{}", disk.display(), esp.start * table.sectorsize);
-    let mtool = |program: &str| {
-        let cmd = tools.command(program).args(["-i", &image]);
-        cmd.bind(&disk).env("MTOOLS_SKIP_CHECK", "1")
-    };
-    for folder in ["::/loader", ADDONS] {
-        if !mtool("mdir").arg(folder).run_any()?.0.success() {
-            mtool("mmd").arg(folder).run()?;
-        }
-    }
-    mtool("mcopy")
-        .arg("-o")
-        .arg(&addon)
-        .arg(format!("{ADDONS}/host.addon.efi"))
-        .bind_ro(&addon)
-        .run()
-        .wrap_err_with(|| format!("cannot write the addon to {}", disk.display()))?;
-    app.talk
-        .say(&format!("{} is {} now", disk.display(), p.host.name));
-    Ok(())
 }
