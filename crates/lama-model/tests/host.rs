@@ -3,7 +3,9 @@
 #![cfg(feature = "host")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use base64::Engine as _;
 use lama_model::host::install::{Answer, cmdline};
+use lama_model::host::{Host, update};
 use lama_node::install::answers::Answers;
 use lama_node::kernel::Cmdline;
 use proptest::prelude::*;
@@ -99,6 +101,50 @@ fn the_keys_are_those_of_the_documentation() {
         let known = |e: lama_node::Error| !e.to_string().contains("there is no answer");
         assert!(e.err().is_none_or(known), "{key}");
     }
+}
+
+/// What tmpfiles.d(5) makes of the host's parameters: the content of `path`.
+fn made(cmdline: &str, path: &str) -> String {
+    let name = "systemd.set_credential_binary=tmpfiles.extra:";
+    let value = cmdline.split(' ').find_map(|w| w.strip_prefix(name));
+    let lines = base64::engine::general_purpose::STANDARD.decode(value.unwrap());
+    let lines = String::from_utf8(lines.unwrap()).unwrap();
+    let start = format!("f+ {path} 0644 root root - ");
+    let argument = lines.lines().find_map(|l| l.strip_prefix(&start)).unwrap();
+    argument.replace("\\n", "\n").replace("%%", "%")
+}
+
+#[test]
+fn the_node_reads_where_updates_come_from() {
+    assert_eq!(update::PATH, lama_node::update::PATH);
+    for (text, url, track) in [
+        (
+            "url = \"https://a/%20\"\ntrack = \"lts\"",
+            Some("https://a/%20"),
+            Some("lts"),
+        ),
+        ("url = \"http://[::1]:80\"", Some("http://[::1]:80"), None),
+        ("track = \"stable\"", None, Some("stable")),
+    ] {
+        let host = Host::parse("nas.toml".as_ref(), &format!("[update]\n{text}")).unwrap();
+        let file = made(&host.cmdline, update::PATH);
+        let read = lama_node::update::Source::parse(&file).unwrap();
+        let read = (read.url.as_deref(), read.track.as_deref());
+        assert_eq!(read, (url, track));
+    }
+    let host = Host::parse("nas.toml".as_ref(), "[update]").unwrap();
+    assert_eq!(host.cmdline, "systemd.hostname=nas");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../distro");
+    let distro = lama_model::Description::load(root).unwrap().distro;
+    let track = |t: &str| {
+        let text = format!("[update]\ntrack = \"{t}\"");
+        let host = Host::parse("nas.toml".as_ref(), &text).unwrap();
+        host.check_track(&distro)
+    };
+    track("lts").unwrap();
+    let e = track("stabel").unwrap_err();
+    let help = miette::Diagnostic::help(&e).unwrap().to_string();
+    assert!(help.contains("did you mean \"stable\""), "{help}");
 }
 
 proptest! {

@@ -41,6 +41,10 @@ fn a_host_is_described_once_and_mistakes_leave_nothing() {
         host(hosts, &["add", "nas", "--answer", "disk=sda"]),
         &["is no disk", "/dev/disk/by-id", "hint:"],
     );
+    refused(
+        host(hosts, &["add", "nas", "--track", "stabel"]),
+        &["no track", "did you mean \"stable\""],
+    );
     refused(host(hosts, &["add", "nas", "--bsp", "x86-64"]), &["x86_64"]);
     refused(host(hosts, &["show", "nas"]), &["host add nas"]);
     assert!(!hosts.join("nas.toml").exists() && !hosts.join("deploy").exists());
@@ -151,6 +155,8 @@ fn an_addon_of_ours_names_the_machine_and_a_foreign_one_does_not() {
     // QEMU's own network, but told and not asked for.
     add.extend(["--interface", "en*", "--address", "10.0.2.15/24"]);
     add.extend(["--gateway", "10.0.2.2", "--dns", "10.0.2.3"]);
+    add.extend(["--update-url", "https://updates.example/a%20b"]);
+    add.extend(["--track", "stable"]);
     // None that names a disk: there is none.
     add.extend(["--answer", "recovery-show=no"]);
     ok(host(hosts, &add));
@@ -185,6 +191,13 @@ fn an_addon_of_ours_names_the_machine_and_a_foreign_one_does_not() {
         "{route}"
     );
     assert!(ask(&vm, "resolvectl dns").contains("10.0.2.3"));
+    assert_eq!(
+        ask(&vm, "cat /run/lamadist/update.conf"),
+        "url=https://updates.example/a%20b\ntrack=stable"
+    );
+    let status = ask(&vm, "lama-node status");
+    let updates = "updates         stable, from https://updates.example/a%20b";
+    assert!(status.contains(updates), "{status}");
     // The key of the host's configuration, not the machine's own.
     let port = vm.port(22).unwrap().to_string();
     let login = built

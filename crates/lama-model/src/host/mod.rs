@@ -10,9 +10,11 @@
 
 pub mod install;
 mod rules;
+pub mod update;
 
 use install::{Answer, Install};
 use rules::*;
+use update::Update;
 
 use crate::error::{Origin, parse_origin};
 use crate::{Error, Result};
@@ -56,6 +58,9 @@ pub struct Host {
     /// Interfaces that are not to be configured by DHCP alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub network: Vec<Network>,
+    /// Where its updates come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
     /// What the installer would ask.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub install: Option<Install>,
@@ -181,16 +186,25 @@ impl Host {
             let _ = writeln!(keys, "{}", check.value(k, is_ssh_key, SSH_KEY)?.trim());
         }
         if !keys.is_empty() {
-            // The argument knows C's escapes and systemd's specifiers (tmpfiles.d(5)).
-            let keys = keys.replace('\\', "\\\\").replace('%', "%%");
-            let keys = keys.replace('\n', "\\n");
+            let keys = argument(&keys);
             let _ = writeln!(lines, "f {AUTHORIZED_KEYS} 0600 root root - {keys}");
+        }
+        let update = self.update.as_ref().map(|u| u.file(check)).transpose()?;
+        if let Some(text) = update.filter(|t| !t.is_empty()) {
+            let text = argument(&text);
+            let _ = writeln!(lines, "f+ {} 0644 root root - {text}", update::PATH);
         }
         if !lines.is_empty() {
             words.push(credential("tmpfiles.extra", &lines));
         }
         Ok(words.join(" "))
     }
+}
+
+/// A text as an argument of tmpfiles.d(5), which knows C's escapes and systemd's specifiers.
+fn argument(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('%', "%%");
+    text.replace('\n', "\\n")
 }
 
 fn credential(name: &str, text: &str) -> String {
@@ -263,7 +277,11 @@ impl Check<'_> {
         if ok(text) {
             return Ok(text);
         }
-        Err(self.error(v, format!("{text:?} {}", rule.0), rule.1))
+        Err(self.wrong(v, rule))
+    }
+
+    fn wrong(&self, at: &Spanned<String>, rule: Rule) -> Error {
+        self.error(at, format!("{:?} {}", at.get_ref(), rule.0), rule.1)
     }
 
     fn error(&self, at: &Spanned<String>, message: String, hint: &str) -> Error {

@@ -44,11 +44,16 @@ pub(super) const IP: Rule = (
 pub(super) const NTP: Rule = ("is no time server", "give its name or its IP address");
 
 pub(super) fn is_hostname(s: &str) -> bool {
+    s.len() <= 64 && is_domain(s)
+}
+
+/// A name as DNS has them (RFC 1123, section 2.1), without a dot at the end.
+pub(super) fn is_domain(s: &str) -> bool {
     let label = |l: &str| {
         let inner = l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         inner && (1..=63).contains(&l.len()) && !l.starts_with('-') && !l.ends_with('-')
     };
-    s.len() <= 64 && s.split('.').all(label)
+    s.len() <= 253 && s.split('.').all(label)
 }
 
 pub(super) fn is_machine_id(s: &str) -> bool {

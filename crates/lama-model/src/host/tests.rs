@@ -37,6 +37,9 @@ fn what_a_host_says_becomes_kernel_parameters() {
         dns = ["192.168.1.1"]
         domains = ["home.arpa"]
         ntp = ["pool.example"]
+        [update]
+        url = "https://updates.example/a%20b"
+        track = "stable"
         "#
     ))
     .unwrap();
@@ -60,7 +63,9 @@ fn what_a_host_says_becomes_kernel_parameters() {
             "tmpfiles.extra".to_owned(),
             format!(
                 "L+ /etc/localtime - - - - ../usr/share/zoneinfo/Europe/Berlin\n\
-                 f {AUTHORIZED_KEYS} 0600 root root - {KEY}\\n\n"
+                 f {AUTHORIZED_KEYS} 0600 root root - {KEY}\\n\n\
+                 f+ {} 0644 root root - url=https://updates.example/a%%20b\\ntrack=stable\\n\n",
+                update::PATH
             )
         )
     );
@@ -112,6 +117,15 @@ fn mistakes_are_told_with_their_line() {
         ("[[network]]\ndns = [\"dns.example\"]", "is no IP address"),
         ("[[network]]\nntp = [\"a b\"]", "is no time server"),
         ("hostnam = \"x\"", "unknown field"),
+        (
+            "[update]\nurl = \"ftp://a\"",
+            "is no address of an update server",
+        ),
+        (
+            "[update]\nurl = \"https://me:x@a\"",
+            "everybody on the machine could read",
+        ),
+        ("[update]\ntrack = \"a b\"", "is no name of a track"),
         ("[install]\ndsik = \"any\"", "unknown field"),
         ("[install]\ndisk = \"sda\"", "is no disk"),
         ("[install]\nwipe = true", "expected a string"),

@@ -4,6 +4,7 @@
 use crate::cli::{Arg, Args, Command};
 use crate::kernel::{Cmdline, Slot};
 use crate::machine::Machine;
+use crate::update::Source;
 use crate::volumes::{self, Volume};
 use crate::{Result, fs, ids, luks};
 use serde::Serialize;
@@ -37,6 +38,9 @@ struct Status {
     /// dm-verity is below the root.
     root_verified: bool,
     volumes: Vec<Volume>,
+    /// Where updates come from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update: Option<Source>,
     /// What is not as it should be.
     warnings: Vec<String>,
 }
@@ -71,6 +75,7 @@ fn run(args: &mut Args) -> Result<ExitCode> {
         tpm: luks::has_tpm(),
         root_verified: root_verified(),
         volumes,
+        update: Source::read()?,
         warnings: Vec::new(),
     };
     status.warnings = warnings(&status);
@@ -168,6 +173,9 @@ fn text(s: &Status) -> String {
         }
         let _ = writeln!(o, "{:15} LUKS2, opened by {}", v.name, how.join(", "));
     }
+    if let Some(u) = &s.update {
+        let _ = writeln!(o, "updates         {u}");
+    }
     for w in &s.warnings {
         let _ = writeln!(o, "warning: {w}");
     }
@@ -198,6 +206,7 @@ mod tests {
             tpm: true,
             root_verified: true,
             volumes: vec![volume],
+            update: None,
             warnings: Vec::new(),
         }
     }

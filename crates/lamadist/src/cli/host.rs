@@ -90,6 +90,12 @@ pub struct HostAdd {
     /// A time server; may be repeated
     #[arg(long, value_name = "SERVER")]
     pub ntp: Vec<String>,
+    /// The server that its updates come from, http or https
+    #[arg(long, value_name = "URL")]
+    pub update_url: Option<String>,
+    /// The line of releases that it follows (tracks in distro/lamadist.toml)
+    #[arg(long, value_name = "TRACK")]
+    pub track: Option<String>,
     /// Answer a question of the installer (docs/INSTALL.md), as KEY=VALUE; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub answer: Vec<String>,

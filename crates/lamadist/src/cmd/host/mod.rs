@@ -12,6 +12,7 @@ use crate::cli::{Host as Command, HostAdd, HostName, Hosts};
 use crate::pipeline::Sources;
 use lama_exec::fs;
 use lama_model::host::install::{self, Answer, Install};
+use lama_model::host::update::Update;
 use lama_model::host::{Checked, Host, Network};
 use miette::{IntoDiagnostic, Result, miette};
 use serde::Serialize;
@@ -194,11 +195,16 @@ fn add(app: &App, a: &HostAdd) -> Result<()> {
         ssh_keys,
         consoles: all(&a.console),
         network: if given { vec![network] } else { Vec::new() },
+        update: (a.update_url.is_some() || a.track.is_some()).then(|| Update {
+            url: a.update_url.as_ref().map(plain),
+            track: a.track.as_ref().map(plain),
+        }),
         install: (!answers.is_empty()).then(|| Install::of(&answers)),
     };
     let text = toml::to_string_pretty(&host).into_diagnostic()?;
-    Host::parse(&path, &text)?;
+    let checked = Host::parse(&path, &text)?;
     let sources = Sources::load(&app.place.distro)?;
+    checked.check_track(&sources.description.distro)?;
     sources.description.select(&a.bsp, "base")?;
     fs::write_atomic(&path, text)?;
     let output = default_output(app, &a.host);

@@ -35,6 +35,7 @@ impl Signer {
     pub fn new(app: &App, name: &HostName, release: bool) -> Result<Self> {
         let checked = load(app, name)?;
         let sources = Sources::load(&app.place.distro)?;
+        checked.check_track(&sources.description.distro)?;
         let selection = sources.description.select(&checked.host.bsp, "base")?;
         let version = sources.description.distro.version.clone();
         let tools = pipeline::tools(app, &sources, Policy::Extend)?;
