@@ -27,6 +27,7 @@ pub mod machine;
 pub mod repair;
 pub mod report;
 pub mod run;
+pub mod secret;
 pub mod update;
 pub mod volumes;
 

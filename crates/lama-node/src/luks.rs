@@ -3,6 +3,7 @@
 
 use crate::error::Context;
 use crate::run::Run;
+use crate::secret::escrow;
 use crate::{Error, Result, fs};
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,6 +37,9 @@ struct Token {
     pcrs: Vec<u32>,
     #[serde(rename = "tpm2_pubkey_pcrs")]
     pubkey_pcrs: Vec<u32>,
+    /// Of a recovery key: who copies of secrets are encrypted to.
+    #[serde(rename = "lamadist-recipient")]
+    recipient: Option<String>,
 }
 
 impl Header {
@@ -83,6 +87,14 @@ impl Header {
     pub fn pcrs(&self) -> Option<(&[u32], &[u32])> {
         let t = self.tokens.values().find(|t| t.r#type == TPM)?;
         Some((&t.pcrs, &t.pubkey_pcrs))
+    }
+
+    /// Who copies of secrets are encrypted to, so that recovery keys open them.
+    pub fn recipients(&self) -> Vec<String> {
+        let of = self.tokens.values().filter(|t| t.r#type == RECOVERY);
+        of.filter_map(|t| t.recipient.clone())
+            .filter(|r| escrow::is_recipient(r))
+            .collect()
     }
 
     fn free_slot(&self) -> usize {
@@ -150,10 +162,14 @@ pub fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
         .arg(new.path())
         .run()
         .context(format_args!("cannot add a recovery key to {device}"))?;
-    let token = format!("{{\"type\":\"{RECOVERY}\",\"keyslots\":[\"{slot}\"]}}");
+    let mut token = serde_json::json!({ "type": RECOVERY, "keyslots": [slot] });
+    // Without it the key opens the disk all the same, but no copies of secrets.
+    if let Ok(r) = escrow::recipient(key) {
+        token["lamadist-recipient"] = r.into();
+    }
     Run::new("cryptsetup")
         .args(["token", "import", device])
-        .stdin(token)
+        .stdin(token.to_string())
         .run()
         .map(|_| ())
 }
@@ -228,14 +244,18 @@ mod tests {
 
     #[test]
     fn a_header_tells_what_opens_it() {
+        let recipient = format!("age1{}", "q".repeat(58));
         let h: Header = serde_json::from_str(
-            r#"{"keyslots":{"0":{"type":"luks2"},"1":{},"2":{}},
+            &r#"{"keyslots":{"0":{"type":"luks2"},"1":{},"2":{}},
             "tokens":{"0":{"type":"systemd-tpm2","keyslots":["0"],"tpm2-pcrs":[7],
             "tpm2_pubkey_pcrs":[11],"tpm2-blob":["x"]},
-            "1":{"type":"systemd-recovery","keyslots":["1"]}},"segments":{},"config":{}}"#,
+            "1":{"type":"systemd-recovery","keyslots":["1"],"lamadist-recipient":"AGE"},
+            "2":{"type":"systemd-recovery","keyslots":[],"lamadist-recipient":"-x"}},"segments":{},"config":{}}"#
+                .replace("AGE", &recipient),
         )
         .unwrap();
         assert_eq!((h.tpm(), h.recovery(), h.passphrase()), (1, 1, 1));
+        assert_eq!(h.recipients(), [recipient]);
         assert_eq!(h.pcrs(), Some((&[7][..], &[11][..])));
         assert_eq!(h.free_slot(), 3);
         assert_eq!(Header::default().passphrase(), 0);

@@ -6,7 +6,8 @@
 use super::System;
 use crate::error::{Context, Error, Result};
 use crate::fs;
-use crate::run::Run;
+use crate::kernel::{Cmdline, Slot};
+use crate::secret::{Store, seal as sealing};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
@@ -75,15 +76,7 @@ pub fn stored(system: &System, name: &str) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// It was sealed by another machine, or systemd-creds is missing.
 pub fn unseal(var: &Path, name: &str, path: &Path) -> Result<Vec<u8>> {
-    let out = creds(var)
-        .arg("decrypt")
-        .arg(format!("--name={name}"))
-        .arg(path)
-        .arg("-")
-        .run()
-        .context(format_args!("cannot open the credential {name}"))
-        .map_err(|e| e.hint("where it was sealed by another machine, `lama-node backup setup` makes a new one; it needs root"))?;
-    Ok(out.stdout)
+    sealing::open(var, name, path).map_err(|e| e.hint("where it was sealed by another machine, `lama-node secret reseal --recovery-key` brings it back, or `lama-node backup setup` makes a new one; it needs root"))
 }
 
 /// Seals a credential to this machine: to its TPM where it has one, and to the host key in `var`.
@@ -91,26 +84,23 @@ pub fn unseal(var: &Path, name: &str, path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// systemd-creds fails, or the file cannot be written.
 pub fn seal(var: &Path, name: &str, data: &[u8], path: &Path) -> Result<()> {
-    fs::create_dir(var.join("lib/systemd"))?;
-    let out = creds(var)
-        .args(["encrypt", "--with-key=auto"])
-        .arg(format!("--name={name}"))
-        .args(["-", "-"])
-        .stdin(data)
-        .run()
-        .context(format_args!("cannot seal the credential {name}"))?;
-    fs::write(path, out.stdout, 0o600)
+    fs::write(path, sealing::seal(var, name, data)?, 0o600)
 }
 
-fn creds(var: &Path) -> Run {
-    let run = Run::new("systemd-creds");
-    if var == Path::new("/var") {
-        return run;
+/// Keeps a secret of a system: of the running, installed one with a copy for the recovery key. An
+/// empty one is none.
+///
+/// # Errors
+/// It cannot be sealed or written.
+pub fn keep(system: &System, name: &str, data: &[u8]) -> Result<()> {
+    if data.is_empty() {
+        return fs::remove(sealed(system, name));
     }
-    run.env(
-        "SYSTEMD_CREDENTIAL_SECRET",
-        var.join("lib/systemd/credential.secret"),
-    )
+    let installed = system.running() && matches!(Cmdline::read()?.slot(), Some(Slot::A | Slot::B));
+    if installed {
+        return Store::here()?.set(name, data);
+    }
+    seal(&system.var(), name, data, &sealed(system, name))
 }
 
 /// Asks for the password on the terminal, or reads it from standard input where that is none.

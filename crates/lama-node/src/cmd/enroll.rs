@@ -7,6 +7,7 @@ use crate::install::recovery;
 use crate::luks::{self, Header, Opener};
 use crate::machine::Machine;
 use crate::run::Run;
+use crate::secret::Store;
 use crate::{Error, Result, volumes};
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ Usage: lama-node enroll [--recovery-key] [--new-recovery-key]
 
 Seals the key of every volume to this machine's TPM anew, in place of what was sealed before: after
 a firmware update that changed Secure Boot's state or keys, after a change of board, or on another
-machine that the disk was moved to.
+machine that the disk was moved to. So are the secrets of `lama-node secret`.
 
 Options:
   --recovery-key       open the volumes with the recovery key (from standard input, or asked for)
@@ -79,7 +80,8 @@ fn run(args: &mut Args) -> Result<ExitCode> {
             eprintln!("{name}: sealed to this machine");
         }
     }
-    Ok(ExitCode::SUCCESS)
+    // What was sealed as the disk's keys were, or has a copy for a recovery key that is no more.
+    super::secret::reseal(&Store::here()?, key.as_deref())
 }
 
 /// Adds the new one first, so that there is one at any moment.

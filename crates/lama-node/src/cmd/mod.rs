@@ -12,6 +12,7 @@ mod repair;
 mod report;
 mod restore;
 mod rollback;
+mod secret;
 mod status;
 mod update;
 
@@ -26,6 +27,7 @@ pub const ALL: &[Command] = &[
     rollback::COMMAND,
     etc::COMMAND,
     enroll::COMMAND,
+    secret::COMMAND,
     backup::COMMAND,
     restore::COMMAND,
     attest::COMMAND,

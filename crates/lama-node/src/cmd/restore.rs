@@ -392,7 +392,9 @@ fn show(d: &Done) -> String {
         .map(|c| c.path.as_str())
         .collect();
     if !lost.is_empty() {
-        s += "\nsealed to another machine, to be made anew (systemd-creds encrypt):";
+        s += "\nsealed to another machine; once this one runs, `lama-node secret reseal --recovery-key` \
+              with the other one's recovery key brings back those with a copy, else \
+              `lama-node secret set`:";
         for l in lost {
             s += &format!("\n  /etc/{l}");
         }

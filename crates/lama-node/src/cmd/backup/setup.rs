@@ -66,21 +66,10 @@ pub(super) fn run(args: &Args, o: &Options) -> Result<ExitCode> {
         });
     }
     // First what can be done again: a repository whose password nobody has is lost.
-    let at = |name| secret::sealed(system, name);
     let line = format!("{}\n", repo.password);
-    secret::seal(
-        &system.var(),
-        secret::PASSWORD,
-        line.as_bytes(),
-        &at(secret::PASSWORD),
-    )?;
+    secret::keep(system, secret::PASSWORD, line.as_bytes())?;
     if let Some(e) = &environment {
-        secret::seal(
-            &system.var(),
-            secret::ENVIRONMENT,
-            e,
-            &at(secret::ENVIRONMENT),
-        )?;
+        secret::keep(system, secret::ENVIRONMENT, e)?;
     }
     if found == Found::Missing {
         repo.run(["init"], &mut |_| ())?;
