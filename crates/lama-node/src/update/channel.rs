@@ -19,7 +19,7 @@ use std::path::Path;
 /// The format of this file.
 pub const FORMAT: u32 = 1;
 /// Whom bundles and channels are trusted from: RAUC's keyring.
-pub const KEYRING: &str = "/etc/rauc/keyring.pem";
+pub const KEYRING: &str = "/usr/lib/rauc/keyring.pem";
 /// Bytes that a channel file has at most.
 pub const LIMIT: u64 = 1 << 20;
 
@@ -33,6 +33,8 @@ pub struct Channel {
     pub track: String,
     /// RAUC's `compatible` of the machines it is for.
     pub compatible: String,
+    /// The image.
+    pub image: String,
     /// Rises with each issue.
     pub serial: u64,
     /// When it was issued, RFC 3339 in UTC.
@@ -172,6 +174,7 @@ impl Channel {
                 &self.compatible,
                 known.machine.compatible.as_str(),
             ),
+            ("image", &self.image, known.machine.image.as_str()),
             ("track", &self.track, known.track),
         ];
         for (what, has, wants) in expected {
@@ -288,6 +291,7 @@ mod tests {
             format: FORMAT,
             track: "stable".into(),
             compatible: "c".into(),
+            image: "base".into(),
             serial: 7,
             issued: "2025-01-01T00:00:00Z".into(),
             expires: "2025-02-01T00:00:00Z".into(),
@@ -328,6 +332,7 @@ mod tests {
             ((|c| c.serial = 6) as fn(&mut Channel), "older channel file"),
             (|c| c.expires = "2025-01-15T00:00:00Z".into(), "expired"),
             (|c| c.compatible = "d".into(), "machines d"),
+            (|c| c.image = "dev".into(), "image dev"),
             (|c| c.track = "beta".into(), "track beta"),
         ] {
             let e = with(change).unwrap_err();

@@ -112,9 +112,10 @@ pub fn check(config: &Config) -> Result<Found> {
         .as_deref()
         .ok_or_else(|| none("track"))?;
     let url = format!(
-        "{}/{track}/{}.channel",
+        "{}/{track}/{}-{}.channel",
         base.trim_end_matches('/'),
-        machine.compatible
+        machine.compatible,
+        machine.image
     );
     let file = Path::new("/run/lamadist").join("update.channel");
     fetch(&url, &file)?;
