@@ -21,6 +21,7 @@
 
 mod args;
 mod cert;
+pub mod cms;
 mod create;
 pub mod der;
 pub mod efi;

@@ -7,7 +7,10 @@ mod common;
 use common::{attempt, development, run, tools};
 use lama_exec::fs;
 use lama_exec::progress::Quiet;
-use lama_keys::{Error, KeySet, PinValue, Pkcs11Access, Pkcs11Uri, ReleaseOptions, Role, Source};
+use lama_keys::{
+    CertificateInfo, Error, KeySet, PinValue, Pkcs11Access, Pkcs11Uri, ReleaseOptions, Role,
+    Source, cms,
+};
 
 const X509: [Role; 7] = [
     Role::Pk,
@@ -124,6 +127,38 @@ fn openssl_accepts_the_bundle_certificates() {
         "openssl cms -decrypt -binary -in enc -inform DER -inkey rauc-encryption.key -recip rauc-encryption.crt -out plain",
     );
     assert_eq!(fs::read(dir.join("plain")).unwrap(), vec![7; 100_000]);
+}
+
+#[test]
+fn openssl_verifies_a_signed_message() {
+    let Some(t) = tools(&["openssl"]) else { return };
+    let (_d, set) = development();
+    let dir = set.dir();
+    fs::write(dir.join("keyring"), set.rauc_keyring_pem().unwrap()).unwrap();
+    let verify = |ca: &str| {
+        let line = "openssl cms -verify -binary -inform DER -purpose any -in message -out content";
+        attempt(&t, dir, &format!("{line} -CAfile {ca}"))
+    };
+    // A key of either kind; db's certificate is its own issuer.
+    for (role, ca) in [(Role::RaucSigning, "keyring"), (Role::Db, "db.crt")] {
+        let certificate = CertificateInfo::read(&set.certificate_path(role)).unwrap();
+        let signer = set.signer(role, None).unwrap();
+        let mut message = cms::sign(b"a message", &certificate, signer.as_ref()).unwrap();
+        fs::write(dir.join("message"), &message).unwrap();
+        let (ok, said) = verify(ca);
+        assert!(ok, "{role}: {said}");
+        assert_eq!(fs::read(dir.join("content")).unwrap(), b"a message");
+        let other = if role == Role::Db {
+            "keyring"
+        } else {
+            "db.crt"
+        };
+        assert!(!verify(other).0);
+        let at = message.windows(9).position(|w| w == b"a message").unwrap();
+        message[at] ^= 1;
+        fs::write(dir.join("message"), &message).unwrap();
+        assert!(!verify(ca).0);
+    }
 }
 
 #[test]

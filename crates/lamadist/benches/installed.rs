@@ -80,7 +80,7 @@ fn plain(built: &Built) -> PathBuf {
     let bare = pe::remove_sections(&addon, &[".cmdline"], what).unwrap();
     let cmdline = "lamadist.slot=a rauc.slot=A systemd.verity=0 rd.systemd.verity=0 \
                    root=/dev/lamadist/rootfs-a rootfstype=erofs";
-    let made = pe::add_sections(bare, &[(".cmdline", cmdline.as_bytes())], what).unwrap();
+    let made = pe::add_sections(&bare, &[(".cmdline", cmdline.as_bytes())], what).unwrap();
     let certificate = CertificateInfo::read(&built.keys.db_cert_path()).unwrap();
     let signer = built.keys.signer(Role::Db, None).unwrap();
     let signed = pe::sign(made, what, &certificate, signer.as_ref()).unwrap();
