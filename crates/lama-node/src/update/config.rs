@@ -36,7 +36,7 @@ pub struct Window {
 }
 
 /// All of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// Where updates come from.
     pub source: Source,
@@ -44,6 +44,19 @@ pub struct Config {
     pub automatic: Automatic,
     /// When it may restart; at any time where there is none.
     pub windows: Vec<Window>,
+    /// Minutes after the kernel's start that a new system has to become well.
+    pub patience: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            source: Source::default(),
+            automatic: Automatic::default(),
+            windows: Vec::new(),
+            patience: 10,
+        }
+    }
 }
 
 impl Config {
@@ -97,6 +110,10 @@ impl Config {
                     let w = Window::parse(value);
                     let w = w.ok_or_else(|| wrong("a window is such as Sat,Sun 02:00-05:00"))?;
                     self.windows.push(w);
+                }
+                "patience" => {
+                    let minutes = value.parse().ok().filter(|m| (1..=240).contains(m));
+                    self.patience = minutes.ok_or_else(|| wrong("patience is 1 to 240 minutes"))?;
                 }
                 "url" | "track" => return Err(wrong("this value cannot be")),
                 _ => return Err(wrong("there is no such setting")),
@@ -192,6 +209,7 @@ mod tests {
             "window=Day 02:00-03:00",
             "window=02:00-02:00",
             "window=24:00-02:00",
+            "patience=0",
             "colour=red",
         ] {
             let e = Config::default().parse(&format!("\n{wrong}")).unwrap_err();

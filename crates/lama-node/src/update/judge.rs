@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A system on trial looks at itself: kept when it is well, else back to the old slot.
 //!
-//! It starts as early as /var is there and has until [`DEADLINE`], so that a boot that never comes to
+//! It starts as early as /var is there and has until a deadline ([`Config::patience`]), so that a boot that never comes to
 //! an end is judged, too. What it cannot judge, because nothing runs any more, the watchdog ends; the
 //! firmware starts the old slot then, since nobody has marked the new one good.
 
+use super::config::Config;
 use super::rauc;
 use super::trial::{Book, Step, Trial};
 use crate::health::{Check, Health, Verdict, checks, own};
@@ -14,8 +15,6 @@ use crate::{Error, Result, fs};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long after the kernel's start it has to be well.
-pub const DEADLINE: Duration = Duration::from_secs(600);
 /// How long it has to stay well.
 const STEADY: Duration = Duration::from_secs(20);
 /// Between two looks.
@@ -53,7 +52,10 @@ pub fn judge(book: &Book) -> Result<Verdicts> {
         }
         Step::Judge(trial) => {
             let look = || Health::of(of_trial(&trial));
-            match wait(look, left(), STEADY, PAUSE) {
+            // A mistake in the administrator's file is none of the new system's.
+            let patience = Config::read().unwrap_or_default().patience;
+            let time = left(Duration::from_secs(u64::from(patience) * 60));
+            match wait(look, time, STEADY, PAUSE) {
                 Ok(()) => {
                     rauc::keep(trial.to)?;
                     let outcome = trial.outcome(true, String::new());
@@ -77,12 +79,12 @@ pub fn boot_id() -> String {
     fs::line("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
-/// What is left until the deadline.
-fn left() -> Duration {
+/// What is left of a time after the kernel's start.
+fn left(time: Duration) -> Duration {
     let up = fs::line("/proc/uptime").unwrap_or_default();
     let seconds = up.split_whitespace().next().and_then(|s| s.parse().ok());
     let up = Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default();
-    DEADLINE.saturating_sub(up)
+    time.saturating_sub(up)
 }
 
 /// The usual checks, the administrator's own, and whether the server can be reached that the update
