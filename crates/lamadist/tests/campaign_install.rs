@@ -8,13 +8,13 @@
 
 mod common;
 
-use common::installed::{Installation, ask, healthy, install, node, reboot, sparse_copy};
+use common::installed::{Installation, STAGES, ask, healthy, install, node, reboot, sparse_copy};
 use common::serving::Serving;
 use common::{Bench, Built, base, scratch, turn};
 use lama_image::index::Kind;
 use lama_vm::{Bus, Disk, NetBoot, Stop, Tpm, Vm};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Numbers that look random, the same for the same seed (Numerical Recipes' generator).
 struct Dice(u64);
@@ -49,7 +49,10 @@ fn medium(built: &Built) -> Disk {
 
 /// A disk as a power cut left it.
 struct Cut {
-    after: Duration,
+    /// The stage.
+    stage: &'static str,
+    /// Seconds in it.
+    after: f64,
     disk: PathBuf,
     /// Whether the firmware starts it.
     starts: bool,
@@ -101,59 +104,51 @@ fn an_installation_is_cut_off_at_seeded_moments() {
     let whole = node(built);
     let mut dice = Dice::from_environment();
     let count: usize = std::env::var("LAMADIST_CUTS").map_or(10, |n| n.parse().unwrap());
-    // One in each tenth of the time that it takes, and a last one at its very end.
-    let took = whole.took.as_secs_f64();
-    let parts = f64::from(u32::try_from(count).unwrap());
-    let mut moments: Vec<f64> = (0..count)
-        .map(|n| took * (f64::from(u32::try_from(n).unwrap()) + dice.fraction()) / parts)
-        .collect();
-    moments.sort_by(f64::total_cmp);
-    println!("an installation takes {took:.1} s here; cut off after {moments:.1?}");
-
+    // As many in each stage, at moments of the time that it took before.
+    println!(
+        "the stages of an installation take {:.1?} here",
+        whole.stages
+    );
     let dir = scratch().join("cuts");
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
     let mut cuts = Vec::new();
     let mut installation = Installation::start(built, "cuts", &[]);
     let tpm = scratch().join("state/lamadist/vm/cuts");
-    for (n, m) in moments.iter().enumerate() {
-        // Copying stands still for the guest, and not for us.
-        while installation.elapsed().as_secs_f64() < *m {
-            std::thread::sleep(Duration::from_millis(5));
+    'stages: for (n, (stage, length)) in STAGES.iter().zip(&whole.stages).enumerate() {
+        let mut moments: Vec<f64> = (n..count)
+            .step_by(STAGES.len())
+            .map(|_| dice.fraction() * length.as_secs_f64())
+            .collect();
+        moments.sort_by(f64::total_cmp);
+        installation.wait(stage);
+        let began = Instant::now();
+        for m in moments {
+            while began.elapsed().as_secs_f64() < m {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let disk = dir.join(format!("{}.raw", cuts.len()));
+            if !installation.copy(&disk) {
+                println!("it was done before {m:.1} s of its last stage");
+                break 'stages;
+            }
+            cuts.push(Cut {
+                stage,
+                after: m,
+                disk,
+                starts: false,
+            });
         }
-        let disk = dir.join(format!("{n}.raw"));
-        let after = installation.elapsed();
-        if !installation.copy(&disk) {
-            println!("it was done before {m:.1} s");
-            break;
-        }
-        cuts.push(Cut {
-            after,
-            disk,
-            starts: false,
-        });
-    }
-    // What comes last takes moments, and is where it becomes a machine that starts.
-    installation.wait("  The recovery key ");
-    for n in count..count + 6 {
-        let disk = dir.join(format!("{n}.raw"));
-        let after = installation.elapsed();
-        if !installation.copy(&disk) {
-            break;
-        }
-        cuts.push(Cut {
-            after,
-            disk,
-            starts: false,
-        });
-        std::thread::sleep(Duration::from_millis(250));
     }
     installation.finish();
 
     let bench = Bench::new(built);
     for (n, c) in cuts.iter_mut().enumerate() {
         c.starts = starts(&bench, &format!("cut{n}"), &c.disk, &tpm);
-        println!("{n}: after {:.1?}: starts: {}", c.after, c.starts);
+        println!(
+            "{n}: {:.1} s after {:?}: starts: {}",
+            c.after, c.stage, c.starts
+        );
     }
 
     // Each of the others again, by the same medium, in one session of it. (A machine that starts is
@@ -198,7 +193,7 @@ fn an_installation_is_cut_off_at_seeded_moments() {
         healthy(&mut vm);
         let entries = ask(&vm, "efibootmgr");
         assert!(entries.contains("* A\t"), "{entries}");
-        println!("{n}: after {:.1?}: clean", c.after);
+        println!("{n}: {:.1} s after {:?}: clean", c.after, c.stage);
         vm.stop(Stop::Now).unwrap();
     }
     println!(

@@ -8,11 +8,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// What the installer says before it writes, and when it is done.
-const BEGIN: &str = "lamadist-install> Marking";
+/// What the installer says at the beginning of each of its stages, before it writes anything of it.
+pub const STAGES: [&str; 5] = [
+    "lamadist-install> Marking",
+    "lamadist-install> Partitioning",
+    "lamadist-install> Adding the recovery key",
+    "lamadist-install> Writing the boot files",
+    "  The recovery key ",
+];
+/// What it says when it is done.
 const END: &str = "lamadist-install ends";
-/// What it says about in the middle, when there is something to lose on the disk.
-const MIDDLE: &str = "lamadist-install> Adding the recovery key";
 
 /// A machine that was installed once in this test run; others start from its disk.
 pub struct Node {
@@ -24,8 +29,8 @@ pub struct Node {
     pub recovery: String,
     /// Its disk, had the power failed about in the middle.
     pub cut: PathBuf,
-    /// How long the installer wrote.
-    pub took: Duration,
+    /// How long each of [`STAGES`] took.
+    pub stages: Vec<Duration>,
 }
 
 /// Where hosts of the tests are described.
@@ -53,9 +58,20 @@ pub fn node(built: &Built) -> &'static Node {
         assert!(add.status.success(), "{add:?}");
         let cut = scratch().join("cut.raw");
         let mut installation = Installation::start(built, "node1", &["--host", "node1"]);
-        installation.wait(MIDDLE);
-        installation.copy(&cut);
+        let mut began = Vec::new();
+        for (n, stage) in STAGES.iter().enumerate() {
+            installation.wait(stage);
+            began.push(installation.elapsed());
+            if n == 2 {
+                installation.copy(&cut);
+            }
+        }
         let done = installation.finish();
+        began.push(done.took);
+        let stages = began
+            .windows(2)
+            .map(|w| w[1].saturating_sub(w[0]))
+            .collect();
         let recovery = done
             .said
             .split_whitespace()
@@ -67,7 +83,7 @@ pub fn node(built: &Built) -> &'static Node {
             said: done.said,
             recovery,
             cut,
-            took: done.took,
+            stages,
         }
     })
 }
@@ -105,7 +121,7 @@ impl Installation {
             registry: Registry::new(state().join("lamadist/vm"), built.tools.clone()),
             began: Instant::now(),
         };
-        this.wait(BEGIN);
+        this.wait(STAGES[0]);
         this.began = Instant::now();
         this
     }
