@@ -43,7 +43,7 @@ impl Program {
     /// What was kept at `path`, and beside it; none where it was not, or not to its end.
     fn kept(path: &Path) -> Result<Option<Self>> {
         // Written before the program, so it is there where that is.
-        let Some(origin) = fs::read_optional(&beside(path))? else {
+        let Some(origin) = fs::read_optional(beside(path))? else {
             return Ok(None);
         };
         let origin = serde_json::from_slice(&origin).ok();
