@@ -102,6 +102,12 @@ impl Origin {
 
     /// The program's entry in the manifest.
     pub fn entry(&self, program: &[u8], arch: Arch) -> Entry {
+        // Older crates write `MIT/Apache-2.0`, which cargo still takes for a choice of both.
+        let spdx = |l: &String| l.replace('/', " OR ");
+        let mut crates = self.crates.clone();
+        for c in &mut crates {
+            c.license = c.license.as_ref().map(spdx);
+        }
         Entry {
             name: NAME.to_owned(),
             version: self.version.clone(),
@@ -111,7 +117,7 @@ impl Origin {
             installed_size: Some(program.len().div_ceil(1024) as u64),
             kind: Kind::Program,
             license: self.license.clone(),
-            crates: self.crates.clone(),
+            crates,
         }
     }
 }
@@ -137,7 +143,7 @@ mod tests {
         let pinned = |name: &str| {
             let folder = dir.path().join(format!("{name}-1.0.0"));
             fs::create_dir_all(&folder).unwrap();
-            let manifest = format!("[package]\nname = \"{name}\"\nlicense = \"MIT\"\n");
+            let manifest = format!("[package]\nname = \"{name}\"\nlicense = \"MIT/Apache-2.0\"\n");
             fs::write(folder.join("Cargo.toml"), manifest).unwrap();
             Pinned {
                 name: name.into(),
@@ -181,9 +187,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("both", Part::Linked, Some("MIT")),
-                ("derive", Part::Build, Some("MIT")),
-                ("linked", Part::Linked, Some("MIT"))
+                ("both", Part::Linked, Some("MIT OR Apache-2.0")),
+                ("derive", Part::Build, Some("MIT OR Apache-2.0")),
+                ("linked", Part::Linked, Some("MIT OR Apache-2.0"))
             ]
         );
         assert_eq!(entry.crates[0].sha256, "sum of both");
