@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What takes too long for every change: `mise run campaign`, or
-//! `cargo test -p lamadist --test campaign_install -- --ignored --nocapture --test-threads 1`.
+//! `cargo test -p lamadist -- --ignored --nocapture --test-threads 1`.
 //!
 //! `LAMADIST_SEED` (a number) repeats the moments of an earlier run, `LAMADIST_CUTS` (10) is how many
 //! there are.
