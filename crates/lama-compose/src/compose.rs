@@ -6,8 +6,8 @@ use crate::manifest::Entry;
 use crate::review::Finding;
 use crate::unpack::{Unpacked, unpack};
 use crate::{
-    Error, Excludes, PackageInput, Result, apparmor, effects, manifest, merge, pam, presets,
-    review, tool, var,
+    Error, Excludes, PackageInput, Result, apparmor, effects, manifest, merge, modules, pam,
+    presets, review, tool, var,
 };
 use lama_exec::progress::Unit;
 use lama_exec::{Progress, Tools};
@@ -97,6 +97,12 @@ pub fn compose(input: &ComposeInput<'_>) -> Result<Root> {
     let excludes = Excludes::new(input.exclude);
     let mut tree = merge::merge(input.packages, &unpacked, input.scripts, &excludes, drop)?;
     let kernel = take_kernel(&mut tree)?;
+    {
+        let _t = input
+            .progress
+            .task("Decompressing kernel modules", Unit::Busy, 0);
+        modules::decompress(&mut tree, input.store)?;
+    }
     for (dir, mode) in MOUNT_POINTS {
         if tree.lookup(dir).is_none() {
             tree.add(dir, Node::dir(mode))?;

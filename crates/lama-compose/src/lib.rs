@@ -6,7 +6,8 @@
 //!
 //! 1. [`unpack`]: every package's archive, decompressed once and mapped.
 //! 2. [`review`]: no script that nobody has read.
-//! 3. [`merge`]: one tree; merged /usr, path filters, diversions, conflicts.
+//! 3. [`merge`]: one tree; merged /usr, path filters, diversions, conflicts. [`modules`]: the
+//!    kernel's, decompressed.
 //! 4. [`effects`]: what the reviewed scripts are replaced by; `distro/files/` laid over.
 //! 5. [`accounts`], [`pam`], [`presets`], [`var`]: the pure steps.
 //! 6. [`tool`]: the steps that external tools do, kept by the digest of their inputs.
@@ -22,6 +23,7 @@ mod error;
 mod glob;
 pub mod manifest;
 pub mod merge;
+pub mod modules;
 pub mod pam;
 pub mod presets;
 pub mod review;

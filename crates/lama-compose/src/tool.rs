@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Raised when a step does something else than before with the same inputs.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Where a sandboxed tool sees its scratch directory: always the same, since tools write paths into
 /// what they make (systemd-hwdb does).
@@ -140,8 +140,7 @@ pub fn lay(tree: &mut Tree, answer: Answer) -> Result<()> {
     Ok(())
 }
 
-/// The digest of what a step depends on. Files of packages count by their place in the store's
-/// archive, whose name is the package's digest, so that hundreds of megabytes need no hashing.
+/// The digest of what a step depends on.
 fn key(input: &Tree, step: &ToolStep<'_>, tool: &str, store: &Path) -> String {
     let mut h = Sha256::new();
     let mut field = |d: &[u8]| {
@@ -152,12 +151,26 @@ fn key(input: &Tree, step: &ToolStep<'_>, tool: &str, store: &Path) -> String {
     field(step.name.as_bytes());
     field(tool.as_bytes());
     field(format!("{:?}", step.writes).as_bytes());
-    let unpacked = store.join("unpacked");
+    field(digest(input, store).as_bytes());
+    hex::encode(h.finalize())
+}
+
+/// A digest of a tree's names, modes and contents. Files of packages count by their place in the
+/// store's archive, whose name is a digest, so that hundreds of megabytes need no hashing.
+pub fn digest(input: &Tree, store: &Path) -> String {
+    let mut h = Sha256::new();
+    let mut field = |d: &[u8]| {
+        h.update((d.len() as u64).to_le_bytes());
+        h.update(d);
+    };
+    let named = [store.join("unpacked"), store.join("modules")];
     for (p, n) in input.iter() {
         field(p.as_str().as_bytes());
         field(&n.mode.to_le_bytes());
         match &n.kind {
-            Kind::File(Content::Slice(b, at, len)) if b.path().starts_with(&unpacked) => {
+            Kind::File(Content::Slice(b, at, len))
+                if named.iter().any(|d| b.path().starts_with(d)) =>
+            {
                 field(
                     b.path()
                         .file_name()
