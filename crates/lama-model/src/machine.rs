@@ -58,6 +58,10 @@ pub struct Machine {
     pub arch: Arch,
     /// RAUC's `compatible`: a bundle for another machine is refused.
     pub compatible: String,
+    /// The oldest version that its systems install, `MAJOR.MINOR.PATCH`: an older bundle is refused,
+    /// however it was signed.
+    #[serde(default)]
+    pub min_version: Option<Version>,
     /// The layout of an installed system's disk (`distro/layouts/`).
     #[schemars(with = "String")]
     pub layout: Spanned<String>,
@@ -93,4 +97,47 @@ pub enum Debian {
     Supported,
     /// It cannot, for this reason.
     Unsupported(String),
+}
+
+/// A version, `MAJOR.MINOR.PATCH` (<https://semver.org>) without anything after it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(with = "String")]
+#[serde(into = "String")]
+pub struct Version(u64, u64, u64);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+impl From<Version> for String {
+    fn from(v: Version) -> Self {
+        v.to_string()
+    }
+}
+
+impl std::str::FromStr for Version {
+    type Err = String;
+    fn from_str(s: &str) -> std::result::Result<Self, String> {
+        let number = |p: &str| {
+            let plain = p.bytes().all(|b| b.is_ascii_digit()) && (p == "0" || !p.starts_with('0'));
+            p.parse::<u64>().ok().filter(|_| plain)
+        };
+        let parts: Vec<Option<u64>> = s.split('.').map(number).collect();
+        match parts.as_slice() {
+            [Some(a), Some(b), Some(c)] => Ok(Self(*a, *b, *c)),
+            _ => Err(format!(
+                "{s:?} is no version: write MAJOR.MINOR.PATCH, such as \"1.4.0\""
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
 }
