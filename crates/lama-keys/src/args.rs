@@ -232,4 +232,35 @@ impl KeySet {
         }
         a
     }
+
+    /// Options of `openssl cms -decrypt`, one set for each key that bundles are decrypted with: the
+    /// current one and, during a change, the previous one.
+    pub fn cms_decrypt_args(&self) -> Result<Vec<ToolArgs>> {
+        let one = |(key, certificate): (PrivateKey, PathBuf)| {
+            let mut a = ToolArgs::for_key(&key, self);
+            if matches!(key, PrivateKey::Pkcs11(_)) {
+                a.args
+                    .extend(["-engine", "pkcs11", "-keyform", "engine"].map(OsString::from));
+            }
+            a.pair("-inkey", key.argument());
+            a.pair("-recip", certificate);
+            a
+        };
+        Ok(self.decryption_keys()?.into_iter().map(one).collect())
+    }
+
+    /// Configuration files for RAUC as [`KeySet::rauc_conf`], that also decrypt: one for each key, with
+    /// what a program needs to use it.
+    pub fn rauc_decrypt_confs(&self, keyring: &Path) -> Result<Vec<(String, ToolArgs)>> {
+        let one = |(key, certificate): (PrivateKey, PathBuf)| {
+            let conf = format!(
+                "{}[encryption]\nkey={}\ncert={}\n",
+                Self::rauc_conf(keyring),
+                key.argument().to_string_lossy(),
+                certificate.display()
+            );
+            (conf, ToolArgs::for_key(&key, self))
+        };
+        Ok(self.decryption_keys()?.into_iter().map(one).collect())
+    }
 }

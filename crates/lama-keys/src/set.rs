@@ -278,6 +278,23 @@ impl KeySet {
         Ok(all)
     }
 
+    /// Private key and certificate that bundles are decrypted with, then those of replaced ones whose
+    /// private part is still there.
+    pub(crate) fn decryption_keys(&self) -> Result<Vec<(PrivateKey, PathBuf)>> {
+        let e = self.entry(Role::RaucEncryption)?;
+        let mut all = vec![(
+            self.private_key(Role::RaucEncryption)?,
+            self.certificate_path(Role::RaucEncryption),
+        )];
+        for p in &e.previous {
+            if let Some(key) = &p.private_key {
+                let key = PrivateKey::parse(key, &self.dir)?;
+                all.push((key, self.dir.join(&p.certificate)));
+            }
+        }
+        Ok(all)
+    }
+
     pub(crate) fn entry(&self, role: Role) -> Result<&Entry> {
         // Loading has checked that each role is there.
         self.file
