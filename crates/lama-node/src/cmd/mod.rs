@@ -8,11 +8,13 @@ mod etc;
 mod grow;
 mod health;
 mod install;
+mod key;
 mod repair;
 mod report;
 mod restore;
 mod rollback;
 mod secret;
+mod slot_hook;
 mod status;
 mod update;
 
@@ -34,4 +36,6 @@ pub const ALL: &[Command] = &[
     report::COMMAND,
     grow::COMMAND,
     repair::COMMAND,
+    key::COMMAND,
+    slot_hook::COMMAND,
 ];

@@ -6,7 +6,7 @@ use crate::kernel::{Cmdline, Slot};
 use crate::machine::Machine;
 use crate::update::Source;
 use crate::volumes::{self, Volume};
-use crate::{Result, fs, ids, luks};
+use crate::{Result, fs, ids, luks, node_key};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -41,6 +41,8 @@ struct Status {
     /// Where updates come from.
     #[serde(skip_serializing_if = "Option::is_none")]
     update: Option<Source>,
+    /// SHA-256 of the certificate that updates are encrypted to.
+    update_certificate: Option<String>,
     /// What is not as it should be.
     warnings: Vec<String>,
 }
@@ -76,6 +78,7 @@ fn run(args: &mut Args) -> Result<ExitCode> {
         root_verified: root_verified(),
         volumes,
         update: Source::read()?,
+        update_certificate: node_key::shown().ok().flatten().map(|s| s.sha256),
         warnings: Vec::new(),
     };
     status.warnings = warnings(&status);
@@ -176,6 +179,9 @@ fn text(s: &Status) -> String {
     if let Some(u) = &s.update {
         let _ = writeln!(o, "updates         {u}");
     }
+    if let Some(c) = &s.update_certificate {
+        let _ = writeln!(o, "encrypted to    {c}");
+    }
     for w in &s.warnings {
         let _ = writeln!(o, "warning: {w}");
     }
@@ -207,6 +213,7 @@ mod tests {
             root_verified: true,
             volumes: vec![volume],
             update: None,
+            update_certificate: None,
             warnings: Vec::new(),
         }
     }

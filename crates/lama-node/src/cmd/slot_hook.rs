@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `lama-node slot-hook`: what a bundle's hook calls.
+
+use crate::Result;
+use crate::cli::{Arg, Args, Command};
+use crate::slot::Request;
+use std::process::ExitCode;
+
+/// The command.
+pub const COMMAND: Command = Command {
+    name: "slot-hook",
+    about: "Install a UKI; RAUC calls it while it installs a bundle",
+    help: "\
+Usage: lama-node slot-hook slot-install
+
+Called by the hook of a bundle; RAUC says in its environment what is to be done. Not meant to be
+called by hand.
+
+Example:
+  lama-node slot-hook slot-install",
+    run,
+};
+
+fn run(args: &mut Args) -> Result<ExitCode> {
+    let mut argument = String::new();
+    while let Some(a) = args.next()? {
+        match a {
+            Arg::Value(v) if argument.is_empty() => argument = v,
+            other => return Err(other.unknown()),
+        }
+    }
+    Request::parse(&argument, |name| std::env::var(name).ok())?.install()?;
+    Ok(ExitCode::SUCCESS)
+}

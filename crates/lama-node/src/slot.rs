@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a bundle's hook does: the UKI into its place on the ESP.
+//!
+//! RAUC writes whole partitions; both slots' UKIs are files on one. So the UKI is an image with an
+//! `install` hook (RAUC 1.13, "Slot Hooks"), and the hook calls this, of the running root. The UKI of
+//! the slot that runs is not touched, and the other one is whole or is not there: it is written
+//! beside its place, synced, and renamed.
+
+use crate::error::Context;
+use crate::install::mount::Mounted;
+use crate::{Error, Result, fs};
+use sha2::{Digest, Sha256};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Where the ESP is mounted meanwhile.
+const MOUNT: &str = "/run/lamadist/update-esp";
+/// Free bytes that stay on the ESP.
+const RESERVE: u64 = 4 << 20;
+
+/// What RAUC says of the slot and the image, in the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The ESP.
+    pub device: PathBuf,
+    /// Where the ESP is mounted already.
+    pub mounted: Option<PathBuf>,
+    /// `a` or `b`.
+    pub slot: &'static str,
+    /// The UKI, in the mounted bundle.
+    pub uki: PathBuf,
+    /// Its SHA-256, from the signed manifest.
+    pub sha256: String,
+    /// The slot's addon, in the mounted bundle.
+    pub addon: PathBuf,
+}
+
+impl Request {
+    /// From variables and the hook's argument.
+    ///
+    /// # Errors
+    /// It is another hook than the one that bundles of ours have, or a variable is missing.
+    pub fn parse(argument: &str, get: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        if argument != "slot-install" {
+            return Err(Error::new(format!("there is no hook {argument:?}")));
+        }
+        let var = |name: &str| {
+            get(name)
+                .filter(|v| !v.is_empty())
+                .ok_or_else(|| Error::new(format!("{name} is not set")).hint("RAUC calls this"))
+        };
+        let class = var("RAUC_SLOT_CLASS")?;
+        if class != "uki" {
+            return Err(Error::new(format!("the slot class {class} has no hook")));
+        }
+        let slot = match var("RAUC_SLOT_BOOTNAME")?.as_str() {
+            "A" => "a",
+            "B" => "b",
+            other => return Err(Error::new(format!("there is no slot {other:?}"))),
+        };
+        // Relative where RAUC has changed into the bundle.
+        let bundle = PathBuf::from(var("RAUC_BUNDLE_MOUNT_POINT")?);
+        Ok(Self {
+            device: var("RAUC_SLOT_DEVICE")?.into(),
+            mounted: get("RAUC_SLOT_MOUNT_POINT")
+                .filter(|v| !v.is_empty())
+                .map(Into::into),
+            uki: bundle.join(var("RAUC_IMAGE_NAME")?),
+            sha256: var("RAUC_IMAGE_DIGEST")?,
+            addon: bundle.join(format!("slot-{slot}.addon.efi")),
+            slot,
+        })
+    }
+
+    /// Installs UKI and addon.
+    ///
+    /// # Errors
+    /// No room, another image than was signed, or a full or broken disk; what ran before is not
+    /// touched.
+    pub fn install(&self) -> Result<()> {
+        match &self.mounted {
+            Some(at) => self.install_to(at),
+            None => {
+                let device = self.device.display().to_string();
+                let esp = Mounted::new(&device, "vfat", MOUNT, "rw")?;
+                self.install_to(esp.at())?;
+                esp.close()
+            }
+        }
+    }
+
+    /// As [`Request::install`], to an ESP that is mounted here.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn install_to(&self, esp: &Path) -> Result<()> {
+        let uki = format!("EFI/Linux/lamadist-{}.efi", self.slot);
+        let addon = esp.join(format!("{uki}.extra.d/slot.addon.efi"));
+        let uki = esp.join(uki);
+        let (digest, size) = hash(&self.uki)?;
+        if digest != self.sha256.to_ascii_lowercase() {
+            return Err(Error::new("the UKI is not the one that was signed"));
+        }
+        // What was left behind by an update that was cut short goes first.
+        for path in [&uki, &addon] {
+            fs::remove(beside(path))?;
+        }
+        let free = free(esp)?;
+        if free < size.saturating_add(RESERVE) {
+            let mib = |n: u64| n / (1 << 20);
+            return Err(Error::new(format!(
+                "the boot partition has {} MiB free, and the new UKI takes {}",
+                mib(free),
+                mib(size)
+            ))
+            .hint("remove what others left on the ESP"));
+        }
+        // The addon first: a UKI without the one of its slot would be started as nobody's.
+        for (from, to) in [(&self.addon, &addon), (&self.uki, &uki)] {
+            fs::copy(&mut fs::open(from)?, to, 0o644)?;
+        }
+        if hash(&uki)?.0 != digest {
+            return Err(Error::new(
+                "the UKI on the boot partition is not what was written",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The name that [`fs::copy`] writes under.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+fn hash(path: &Path) -> Result<(String, u64)> {
+    let mut file = fs::open(path)?;
+    let (mut h, mut size) = (Sha256::new(), 0);
+    let mut buf = vec![0; 1 << 16];
+    loop {
+        let n = file
+            .read(&mut buf)
+            .context(format_args!("cannot read {}", path.display()))?;
+        if n == 0 {
+            return Ok((crate::delta::hex(&h.finalize()), size));
+        }
+        h.update(buf.get(..n).unwrap_or_default());
+        size += n as u64;
+    }
+}
+
+fn free(at: &Path) -> Result<u64> {
+    let s = crate::health::checks::statvfs(&at.to_string_lossy())?;
+    Ok(s.f_bavail.saturating_mul(s.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn variables(dir: &Path) -> BTreeMap<&'static str, String> {
+        let (digest, _) = hash(&dir.join("uki.img")).unwrap();
+        BTreeMap::from([
+            ("RAUC_SLOT_CLASS", "uki".to_owned()),
+            ("RAUC_SLOT_BOOTNAME", "B".to_owned()),
+            ("RAUC_SLOT_DEVICE", "/dev/lamadist/esp".to_owned()),
+            ("RAUC_SLOT_MOUNT_POINT", String::new()),
+            ("RAUC_BUNDLE_MOUNT_POINT", dir.display().to_string()),
+            ("RAUC_IMAGE_NAME", "uki.img".to_owned()),
+            ("RAUC_IMAGE_DIGEST", digest),
+        ])
+    }
+
+    #[test]
+    fn the_other_slot_s_uki_is_put_in_place() {
+        let bundle = tempfile::tempdir().unwrap();
+        let esp = tempfile::tempdir().unwrap();
+        fs::write(bundle.path().join("uki.img"), "new", 0o644).unwrap();
+        fs::write(bundle.path().join("slot-b.addon.efi"), "addon", 0o644).unwrap();
+        let linux = esp.path().join("EFI/Linux");
+        fs::write(linux.join("lamadist-a.efi"), "running", 0o644).unwrap();
+        fs::write(linux.join("lamadist-b.efi"), "old", 0o644).unwrap();
+        fs::write(linux.join("lamadist-b.efi.new"), "half", 0o644).unwrap();
+        let vars = variables(bundle.path());
+        let get = |n: &str| vars.get(n).cloned();
+        let r = Request::parse("slot-install", get).unwrap();
+        assert_eq!((r.slot, &r.mounted), ("b", &None));
+        r.install_to(esp.path()).unwrap();
+        let names = fs::names(&linux).unwrap();
+        assert_eq!(
+            names,
+            ["lamadist-a.efi", "lamadist-b.efi", "lamadist-b.efi.extra.d"]
+        );
+        assert_eq!(fs::text(linux.join("lamadist-a.efi")).unwrap(), "running");
+        assert_eq!(fs::text(linux.join("lamadist-b.efi")).unwrap(), "new");
+        let addon = linux.join("lamadist-b.efi.extra.d/slot.addon.efi");
+        assert_eq!(fs::text(addon).unwrap(), "addon");
+
+        // Another image than the manifest speaks of touches nothing.
+        fs::write(bundle.path().join("uki.img"), "forged", 0o644).unwrap();
+        assert!(r.install_to(esp.path()).is_err());
+        assert_eq!(fs::text(linux.join("lamadist-b.efi")).unwrap(), "new");
+    }
+
+    #[test]
+    fn what_rauc_does_not_say_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("uki.img"), "x", 0o644).unwrap();
+        let vars = variables(dir.path());
+        for missing in vars.keys().filter(|k| **k != "RAUC_SLOT_MOUNT_POINT") {
+            let get = |n: &str| vars.get(n).filter(|_| n != *missing).cloned();
+            assert!(Request::parse("slot-install", get).is_err(), "{missing}");
+        }
+        let get = |n: &str| match n {
+            "RAUC_SLOT_BOOTNAME" => Some("C".to_owned()),
+            n => vars.get(n).cloned(),
+        };
+        assert!(Request::parse("slot-install", get).is_err());
+        assert!(Request::parse("install-check", |n| vars.get(n).cloned()).is_err());
+    }
+}
