@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Update bundles: RAUC bundles of the format `crypt`, signed and encrypted to one or many machines,
+//! and delta bundles, out of which a machine makes one itself.
+//!
+//! RAUC makes, signs and encrypts them, and is the judge of signatures, here as on the node: its
+//! program comes from the tools tree. What is read here besides: everything that a bundle says of
+//! itself, for people ([`open`]), whether all of its bytes are what was signed ([`check`]), and how
+//! the payload of one follows from the images of another ([`delta`]).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`make`] | images to a bundle |
+//! | [`open`] | a bundle's parts: manifest, signer, recipients |
+//! | [`check`] | whether it may be installed |
+//! | [`manifest`] | RAUC's manifest, written and read |
+//! | [`cms`] | recipients and certificates of a CMS structure (RFC 5652) |
+//! | [`delta`] | delta bundles; their format is `lama_node::delta`'s |
+
+pub mod check;
+pub mod cms;
+pub mod delta;
+mod error;
+pub mod make;
+pub mod manifest;
+pub mod open;
+
+pub use error::{Error, Result};
+pub use open::Bundle;
