@@ -135,6 +135,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Lock(c) => cmd::lock::run(&app, &c),
         Command::Scripts(c) => cmd::scripts::run(&app, &c),
         Command::Tools(c) => cmd::tools::run(&app, &c),
+        Command::Bundle(c) => cmd::bundle::run(&app, &c),
+        Command::Verify(c) => cmd::verify::run(&app, &c),
         Command::Inspect(c) => cmd::inspect::run(&app, &c),
         Command::Host(c) => cmd::host::run(&app, &c),
         Command::Netboot(c) => cmd::netboot::run(&app, &c),

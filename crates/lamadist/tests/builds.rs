@@ -39,7 +39,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 /// Every artefact that the index lists is there, and as it says.
 fn assert_whole(target: &Path) {
     let index = Index::read(target).unwrap();
-    assert_eq!(&index, &base().index);
+    assert_eq!(
+        common::without_bundle(&index),
+        common::without_bundle(&base().index)
+    );
     for a in &index.artifacts {
         let found = lama_image::hash_file(&target.join(&a.file)).unwrap();
         assert_eq!(
@@ -91,6 +94,10 @@ fn interrupted_at_any_time_it_leaves_nothing_half_made() {
         let base = &base().index;
         for f in files(dir.path()) {
             let name = f.file_name().unwrap().to_str().unwrap();
+            if name == "lamadist.raucb" {
+                // No two are the same.
+                continue;
+            }
             // A part that has its final name is whole.
             let part = base.artifacts.iter().find(|a| a.file == name);
             let part = part.unwrap_or_else(|| panic!("{} was left at {tenth}/10", f.display()));

@@ -60,6 +60,10 @@ fn folder_cache_umask_zone_and_locale_leave_no_trace() {
         String::from_utf8_lossy(&out.stderr)
     );
     let second = Index::read(&deploy.join("x86_64/base")).unwrap();
-    assert_eq!(first.artifacts.len(), 11);
-    assert_eq!(first, &second);
+    assert_eq!(first.artifacts.len(), 12);
+    // Of a bundle, key and signatures are made by chance (docs/UPDATE.md); its images are those here.
+    assert_eq!(
+        common::without_bundle(first),
+        common::without_bundle(&second)
+    );
 }

@@ -19,6 +19,10 @@ pub enum Host {
     /// Sign a machine's addon anew, after its file was edited
     #[command(after_help = "Example:\n  lamadist host addon nas --output nas.addon.efi")]
     Addon(HostAddon),
+    /// Take up the certificate that bundles are encrypted to for this machine
+    #[command(after_help = "Example:
+  ssh root@nas lama-node key > nas.crt && lamadist host certificate nas nas.crt")]
+    Certificate(HostCertificate),
     /// Put a machine's addon on a medium, and the installer's answers, in place of those there
     #[command(after_help = "Example:
   cp deploy/x86_64/base/disk.raw nas.raw && lamadist host put nas nas.raw")]
@@ -116,6 +120,19 @@ pub struct HostAddon {
     /// Sign with the release key set instead of the development set
     #[arg(long)]
     pub release: bool,
+}
+
+/// `lamadist host certificate`.
+#[derive(Debug, Clone, Args)]
+pub struct HostCertificate {
+    /// Which one.
+    #[command(flatten)]
+    pub host: HostName,
+    /// What `lama-node key` printed on the machine (PEM); without it, show the one that was taken up
+    pub file: Option<PathBuf>,
+    /// Take it in place of another one
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// `lamadist host put`.

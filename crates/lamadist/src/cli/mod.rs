@@ -87,8 +87,12 @@ pub enum Command {
     Schema(Schema),
     /// Print where the tools tree is, or run one of its programs in the working directory
     Tools(ToolsCmd),
-    /// Tell what an artefact is: index.json of a build, for now
+    /// Make the update bundle of a build, or a delta bundle to it
+    Bundle(Bundle),
+    /// Tell what an artefact is: a build's index.json, a bundle, a delta bundle
     Inspect(Inspect),
+    /// Tell whether a bundle may be installed: signature, format, every byte
+    Verify(Verify),
     /// Remove what can be made again
     Clean(Clean),
     /// Print a shell's completions
@@ -136,7 +140,7 @@ pub struct Build {
     #[arg(long)]
     pub release: bool,
     /// Stop after this stage and write its result
-    #[arg(long, value_enum, default_value = "disk")]
+    #[arg(long, value_enum, default_value = "bundle")]
     pub until: Until,
 }
 
@@ -145,8 +149,10 @@ pub struct Build {
 pub enum Until {
     /// The root tree, as root.tar in the deploy folder
     Root,
-    /// Everything
+    /// The disk, its parts, and what describes them
     Disk,
+    /// Everything: the update bundle as well
+    Bundle,
 }
 
 /// `lamadist lock`.
@@ -309,11 +315,61 @@ pub struct Schema {
     pub name: Option<String>,
 }
 
+/// `lamadist bundle`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  lamadist bundle --host nas
+  lamadist bundle --from older/lamadist.raucb --output from-1.4.0.delta")]
+pub struct Bundle {
+    /// What it is of; built where it is not there
+    #[command(flatten)]
+    pub target: Target,
+    /// A machine's certificate (PEM) to encrypt it to, besides the key set's; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub to: Vec<PathBuf>,
+    /// A machine whose certificate `lamadist host certificate` has taken up; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+    /// Where hosts are described.
+    #[command(flatten)]
+    pub hosts: Hosts,
+    /// Make a delta bundle from this version: its bundle, or the folder of its build
+    #[arg(long, value_name = "OLD")]
+    pub from: Option<PathBuf>,
+    /// Where the delta bundle goes [default: from-VERSION.delta beside the bundle]
+    #[arg(long, short, value_name = "FILE", requires = "from")]
+    pub output: Option<PathBuf>,
+}
+
 /// `lamadist inspect`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:\n  lamadist inspect deploy/x86_64/base/lamadist.raucb --json")]
 pub struct Inspect {
-    /// An index.json, or the folder it is in
+    /// An index.json, or the folder it is in; a bundle; a delta bundle
     pub file: PathBuf,
+    /// Open a bundle with the release key set instead of the development set
+    #[arg(long)]
+    pub release: bool,
+}
+
+/// `lamadist verify`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  lamadist verify deploy/x86_64/base/lamadist.raucb
+  lamadist verify from-1.4.0.delta --from older/lamadist.raucb")]
+pub struct Verify {
+    /// The bundle, or a delta bundle
+    pub file: PathBuf,
+    /// Of a delta bundle: the version that it begins with, its bundle or the folder of its build. The
+    /// bundle is made out of both, as a machine does it, and checked
+    #[arg(long, value_name = "OLD")]
+    pub from: Option<PathBuf>,
+    /// Certificates to trust (PEM) [default: those of the key set]
+    #[arg(long, value_name = "FILE")]
+    pub keyring: Option<PathBuf>,
+    /// The release key set instead of the development set
+    #[arg(long)]
+    pub release: bool,
 }
 
 /// `lamadist clean`.

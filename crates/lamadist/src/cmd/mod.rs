@@ -2,6 +2,7 @@
 //! The commands, one a file.
 
 pub mod build;
+pub mod bundle;
 pub mod clean;
 pub mod host;
 pub mod inspect;
@@ -11,4 +12,5 @@ pub mod netboot;
 pub mod schema;
 pub mod scripts;
 pub mod tools;
+pub mod verify;
 pub mod vm;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One pipeline: packages → root tree → artefacts. Data walks one way.
 
+pub mod bundle;
 mod image;
 mod medium;
 pub mod netboot;
@@ -120,22 +121,30 @@ pub fn root(
     })?)
 }
 
-/// Lays in the program on the node and what it is told of its machine, and lists it.
+/// Lays in the program on the node, what it is told of its machine, and how RAUC installs on it and
+/// whom it trusts; and lists the program.
 fn furnish(
     root: &mut Root,
     selection: &Selection<'_>,
     version: &str,
     program: node::Program,
+    keys: &KeySet,
 ) -> Result<()> {
     let machine = selection.machine_json(version);
     let entry = program.origin.entry(&program.bytes, selection.machine.arch);
     root.manifest.push(entry);
     root.manifest.sort();
     lama_compose::manifest::list(&mut root.tree, &root.manifest)?;
-    for (path, node) in [
+    let mut files = vec![
         ("usr/bin/lama-node", Node::file(program.bytes, 0o755)),
         (lama_model::node::PATH, Node::file(machine, 0o644)),
-    ] {
+    ];
+    if let Some(conf) = selection.rauc_conf() {
+        files.push((lama_model::rauc::CONF, Node::file(conf, 0o644)));
+        let keyring = keys.rauc_keyring_pem()?;
+        files.push((lama_model::rauc::KEYRING, Node::file(keyring, 0o644)));
+    }
+    for (path, node) in files {
         root.tree.add(path, node).into_diagnostic()?;
     }
     Ok(())
@@ -185,7 +194,7 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         release::own_source(&app.place, &source)?;
     }
     let before = inputs(app, c, &keys, &source)?;
-    if c.until == cli::Until::Disk && stamp::fresh(&deploy, &before.all) {
+    if c.until != cli::Until::Root && stamp::fresh(&deploy, &before.all) {
         return Ok(Built {
             index: Some(Index::read(&deploy)?),
             deploy,
@@ -204,7 +213,7 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
     let arch = selection.machine.arch;
     let program = node::node(app, &sources, &source, arch, policy)?;
     let mut root = root(app, &sources, &selection, &version, &tools, policy)?;
-    furnish(&mut root, &selection, &version, program)?;
+    furnish(&mut root, &selection, &version, program, &keys)?;
     stamp::forget(&deploy)?;
     fs::remove_file(deploy.join(lama_image::index::FILE))?;
     if c.until == cli::Until::Root {
@@ -227,7 +236,7 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
             fresh: false,
         });
     }
-    let index = image::Job {
+    let mut index = image::Job {
         description: &sources.description,
         selection: &selection,
         engine: "debian",
@@ -240,6 +249,13 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         progress: &*app.talk,
     }
     .run(root)?;
+    fs::remove_file(deploy.join(bundle::FILE))?;
+    if c.until == cli::Until::Bundle {
+        let epoch = sources.description.distro.source_date_epoch;
+        let place = (deploy.as_path(), &mut index);
+        bundle::bundle(&selection, &keys, &tools, epoch, &[], place, &*app.talk)?;
+    }
+    index.write(&deploy)?;
     let names = index.artifacts.iter().map(|a| a.file.as_str());
     let files: Vec<PathBuf> = names
         .chain([lama_image::index::FILE])
@@ -277,7 +293,7 @@ pub fn built(app: &App, target: &cli::Target) -> Result<(PathBuf, Index)> {
         engine: cli::Engine::Debian,
         locked: false,
         release: false,
-        until: cli::Until::Disk,
+        until: cli::Until::Bundle,
     };
     app.talk.say(&format!(
         "{} has no image yet; building it",
@@ -323,6 +339,7 @@ fn inputs(app: &App, c: &cli::Build, keys: &KeySet, source: &node::Source) -> Re
     written.value("node", source.digest());
     let written = written.finish();
     let mut i = stamp::Inputs::new()?;
+    i.value("until", format!("{:?}", c.until));
     i.value("bsp", &c.target.bsp);
     i.value("image", &c.target.image);
     i.value("release", if c.release { "yes" } else { "no" });

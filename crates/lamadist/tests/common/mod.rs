@@ -297,3 +297,11 @@ impl Bench {
         copy
     }
 }
+
+/// An index without the bundle, no two of which are the same (docs/UPDATE.md).
+pub fn without_bundle(index: &Index) -> Index {
+    let mut index = index.clone();
+    let bundle = lama_image::index::Kind::Bundle;
+    index.artifacts.retain(|a| a.kind != bundle);
+    index
+}

@@ -8,8 +8,9 @@ pub use put::put;
 pub use signer::Signer;
 
 use crate::App;
-use crate::cli::{Host as Command, HostAdd, HostName, Hosts};
+use crate::cli::{Host as Command, HostAdd, HostCertificate, HostName, Hosts};
 use crate::pipeline::Sources;
+use lama_bundle::cms::Certificate;
 use lama_exec::fs;
 use lama_model::host::install::{self, Answer, Install};
 use lama_model::host::update::Update;
@@ -38,12 +39,14 @@ pub fn run(app: &App, c: &Command) -> Result<ExitCode> {
             Signer::new(app, &a.host, a.release)?.host(&output)?;
             app.result(&output, || output.display().to_string())?;
         }
+        Command::Certificate(c) => take_certificate(app, c)?,
         Command::Put(p) => put(app, p, &[])?,
         Command::Rm(n) => {
             let path = file(app, n);
             if !path.is_file() {
                 load(app, n)?;
             }
+            fs::remove_file(path.with_extension("crt"))?;
             fs::remove_file(path)?;
             fs::remove_file(default_output(app, n))?;
         }
@@ -93,6 +96,62 @@ fn default_output(app: &App, n: &HostName) -> PathBuf {
     let deploy = std::env::var_os("LAMADIST_DEPLOY");
     let deploy = deploy.map_or_else(|| app.place.project.join("deploy"), PathBuf::from);
     deploy.join("hosts").join(format!("{}.addon.efi", n.name))
+}
+
+/// The certificate of a host, which bundles are encrypted to.
+pub fn certificate(app: &App, name: &str, hosts: &Hosts) -> Result<PathBuf> {
+    let host = HostName {
+        name: name.to_owned(),
+        hosts: hosts.clone(),
+    };
+    load(app, &host)?;
+    let path = file(app, &host).with_extension("crt");
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(miette!(
+        help = format!(
+            "on the machine, `lama-node key` prints it; then `lamadist host certificate {name} FILE`"
+        ),
+        "the certificate of {name} is not known here"
+    ))
+}
+
+/// Takes up a host's certificate, or shows it.
+fn take_certificate(app: &App, c: &HostCertificate) -> Result<()> {
+    let Some(from) = &c.file else {
+        let path = certificate(app, &c.host.name, &c.host.hosts)?;
+        return show_certificate(app, &path);
+    };
+    load(app, &c.host)?;
+    let pem = fs::read(from)?;
+    let new = Certificate::parse_pem(&pem);
+    let new = new.ok_or_else(|| {
+        miette!(
+            help = "take what `lama-node key` prints on the machine",
+            "{} is no certificate in PEM form",
+            from.display()
+        )
+    })?;
+    let path = file(app, &c.host).with_extension("crt");
+    if let Some(old) = fs::read_optional(&path)?
+        && Certificate::parse_pem(&old).is_some_and(|o| o.sha256 != new.sha256)
+        && !c.replace
+    {
+        return Err(miette!(
+            help = "where the machine was installed anew, or made itself a new key, pass --replace; ask yourself who did it",
+            "{} has another certificate already",
+            c.host.name
+        ));
+    }
+    fs::write_atomic(&path, pem)?;
+    show_certificate(app, &path)
+}
+
+fn show_certificate(app: &App, path: &Path) -> Result<()> {
+    let known = Certificate::parse_pem(&fs::read(path)?);
+    let known = known.ok_or_else(|| miette!("{} is no certificate", path.display()))?;
+    app.result(&known, || format!("{}\n{}", known.subject, known.sha256))
 }
 
 /// Reads one, with an error that names those that there are.
