@@ -17,6 +17,7 @@ pub mod layout;
 mod load;
 mod machine;
 pub mod node;
+pub mod oe;
 pub mod rauc;
 mod schema;
 pub mod scripts;

@@ -60,6 +60,16 @@ impl Description {
         self.images.iter().map(|(k, v)| (k.as_str(), &v.value))
     }
 
+    /// The names of all package groups.
+    pub fn package_groups(&self) -> impl Iterator<Item = (&str, &PackageGroup)> {
+        self.groups.iter().map(|(k, v)| (k.as_str(), &v.value))
+    }
+
+    /// The names of all layouts.
+    pub fn layouts(&self) -> impl Iterator<Item = (&str, &Layout)> {
+        self.layouts.iter().map(|(k, v)| (k.as_str(), &v.value))
+    }
+
     /// The layout of this name.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ pub const SCHEMAS: &[(&str, &str)] = &[
     ("scripts", "scripts/*.toml"),
     ("ids", "ids.toml"),
     ("files", "files.toml"),
+    ("oe", "oe.toml"),
 ];
 
 /// The JSON Schema (draft 2020-12) of this name.
@@ -27,6 +28,7 @@ pub fn schema(name: &str) -> Option<Schema> {
         "scripts" => schema_for!(crate::scripts::Scripts),
         "ids" => schema_for!(crate::ids::Ids),
         "files" => schema_for!(crate::files::FileRules),
+        "oe" => schema_for!(crate::oe::Oe),
         _ => return None,
     })
 }

@@ -102,3 +102,29 @@ impl Description {
         Ok(())
     }
 }
+
+impl Selection<'_> {
+    /// The kernel command line inside the UKI, the same for every slot and medium.
+    pub fn cmdline(&self, root_hash: &str) -> String {
+        let fixed = [
+            "root=/dev/mapper/root",
+            "rootfstype=erofs",
+            "ro",
+            &format!("roothash={root_hash}"),
+            "systemd.verity_root_options=panic-on-corruption",
+            "systemd.gpt_auto=no",
+            "panic=10",
+            // What IMA writes down (distro/initrd/etc/ima/ima-policy), the same with every kernel.
+            "ima_hash=sha256",
+            "ima_template=ima-ng",
+        ]
+        .map(str::to_owned);
+        let consoles = self.machine.consoles.iter().map(|c| format!("console={c}"));
+        let words: Vec<String> = fixed
+            .into_iter()
+            .chain(consoles)
+            .chain(self.machine.cmdline.iter().cloned())
+            .collect();
+        words.join(" ")
+    }
+}
