@@ -2,9 +2,11 @@
 //! The command line. Flags mean the same everywhere; every command shows an example.
 
 mod host;
+mod oe;
 mod vm;
 
 pub use host::*;
+pub use oe::*;
 pub use vm::*;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -81,6 +83,9 @@ pub enum Command {
     /// Make, show and rotate the keys that sign images
     #[command(subcommand)]
     Keys(Keys),
+    /// Build from source with OpenEmbedded: render, check, and drive the layers
+    #[command(subcommand)]
+    Oe(Oe),
     /// Show or record the review of packages' maintainer scripts
     Scripts(Scripts),
     /// Print the JSON Schema of the description's files
@@ -107,6 +112,8 @@ pub enum Command {
 pub enum Engine {
     /// Signed Debian packages, composed in seconds
     Debian,
+    /// OpenEmbedded: everything from source, by kas and BitBake; takes hours
+    Oe,
 }
 
 /// A machine and an image.
@@ -133,6 +140,9 @@ pub struct Build {
     /// The engine that makes the root tree
     #[arg(long, value_enum, default_value = "debian")]
     pub engine: Engine,
+    /// An extra of the oe engine (kas/extras/); may be repeated
+    #[arg(long, value_name = "EXTRA")]
+    pub extra: Vec<String>,
     /// Fail where distro/lamadist.lock does not pin every package
     #[arg(long)]
     pub locked: bool,

@@ -8,10 +8,12 @@ use miette::{Result, miette};
 use std::process::ExitCode;
 
 /// What is in a cache.
-const CACHE: [&str; 7] = [
+const CACHE: [&str; 9] = [
     "firmware",
     "frames",
     "node",
+    "oe",
+    "oe-check",
     "store",
     "tmp",
     "toolchain",

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod keys;
 pub mod lock;
 pub mod netboot;
+pub mod oe;
 pub mod schema;
 pub mod scripts;
 pub mod tools;

@@ -63,31 +63,6 @@ impl Job<'_> {
         self.progress.task(title, Unit::Busy, 0)
     }
 
-    /// The kernel command line inside the UKI, the same for every slot and medium.
-    fn cmdline(&self, root_hash: &str) -> String {
-        let mut words = vec![
-            "root=/dev/mapper/root".to_owned(),
-            "rootfstype=erofs".to_owned(),
-            "ro".to_owned(),
-            format!("roothash={root_hash}"),
-            "systemd.verity_root_options=panic-on-corruption".to_owned(),
-            "systemd.gpt_auto=no".to_owned(),
-            "panic=10".to_owned(),
-            // What IMA writes down (distro/initrd/etc/ima/ima-policy), the same with every kernel.
-            "ima_hash=sha256".to_owned(),
-            "ima_template=ima-ng".to_owned(),
-        ];
-        words.extend(
-            self.selection
-                .machine
-                .consoles
-                .iter()
-                .map(|c| format!("console={c}")),
-        );
-        words.extend(self.selection.machine.cmdline.iter().cloned());
-        words.join(" ")
-    }
-
     /// Makes every artefact. The index that lists them is not written yet: it comes last.
     pub fn run(&self, root: Root) -> Result<Index> {
         let arch = Arch::from_debian(self.selection.machine.arch.as_str())
@@ -201,7 +176,7 @@ impl Job<'_> {
                     &uki::Options {
                         arch,
                         initrd: &initrd_file,
-                        cmdline: &self.cmdline(&verity.root_hash),
+                        cmdline: &self.selection.cmdline(&verity.root_hash),
                         microcode: microcode.as_deref(),
                         scratch: scratch.path(),
                     },

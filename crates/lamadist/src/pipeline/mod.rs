@@ -5,7 +5,8 @@ pub mod bundle;
 mod image;
 mod medium;
 pub mod netboot;
-mod node;
+pub mod node;
+pub mod oe;
 pub mod packages;
 mod release;
 mod stamp;
@@ -121,24 +122,24 @@ pub fn root(
     })?)
 }
 
-/// Lays in the program on the node, what it is told of its machine, and how RAUC installs on it and
-/// whom it trusts; and lists the program.
+/// Lays in what the program on the node is told of its machine, how RAUC installs on it and whom it
+/// trusts, and the program itself, where the engine has not brought one; and lists the program.
 fn furnish(
     root: &mut Root,
     selection: &Selection<'_>,
     version: &str,
-    program: node::Program,
+    program: Option<node::Program>,
     keys: &KeySet,
 ) -> Result<()> {
     let machine = selection.machine_json(version);
-    let entry = program.origin.entry(&program.bytes, selection.machine.arch);
-    root.manifest.push(entry);
-    root.manifest.sort();
-    lama_compose::manifest::list(&mut root.tree, &root.manifest)?;
-    let mut files = vec![
-        ("usr/bin/lama-node", Node::file(program.bytes, 0o755)),
-        (lama_model::node::PATH, Node::file(machine, 0o644)),
-    ];
+    let mut files = vec![(lama_model::node::PATH, Node::file(machine, 0o644))];
+    if let Some(program) = program {
+        let entry = program.origin.entry(&program.bytes, selection.machine.arch);
+        root.manifest.push(entry);
+        root.manifest.sort();
+        lama_compose::manifest::list(&mut root.tree, &root.manifest)?;
+        files.push(("usr/bin/lama-node", Node::file(program.bytes, 0o755)));
+    }
     if let Some(conf) = selection.rauc_conf() {
         files.push((lama_model::rauc::CONF, Node::file(conf, 0o644)));
         let keyring = keys.rauc_keyring_pem()?;
@@ -194,7 +195,9 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         release::own_source(&app.place, &source)?;
     }
     let before = inputs(app, c, &keys, &source)?;
-    if c.until != cli::Until::Root && stamp::fresh(&deploy, &before.all) {
+    // What BitBake has to do anew BitBake knows.
+    let stamped = c.engine == cli::Engine::Debian;
+    if stamped && c.until != cli::Until::Root && stamp::fresh(&deploy, &before.all) {
         return Ok(Built {
             index: Some(Index::read(&deploy)?),
             deploy,
@@ -210,9 +213,18 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         format!("{base}-dev")
     };
     let tools = tools(app, &sources, policy)?;
-    let arch = selection.machine.arch;
-    let program = node::node(app, &sources, &source, arch, policy)?;
-    let mut root = root(app, &sources, &selection, &version, &tools, policy)?;
+    let (engine, mut root, program) = match c.engine {
+        cli::Engine::Debian => {
+            let arch = selection.machine.arch;
+            let program = node::node(app, &sources, &source, arch, policy)?;
+            let root = root(app, &sources, &selection, &version, &tools, policy)?;
+            ("debian", root, Some(program))
+        }
+        cli::Engine::Oe => {
+            let root = oe::root(app, &sources, &selection, c, &keys)?;
+            ("oe", root, None)
+        }
+    };
     furnish(&mut root, &selection, &version, program, &keys)?;
     stamp::forget(&deploy)?;
     fs::remove_file(deploy.join(lama_image::index::FILE))?;
@@ -239,7 +251,7 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
     let mut index = image::Job {
         description: &sources.description,
         selection: &selection,
-        engine: "debian",
+        engine,
         version: &version,
         keys: &keys,
         tools: &tools,
@@ -291,6 +303,7 @@ pub fn built(app: &App, target: &cli::Target) -> Result<(PathBuf, Index)> {
     let options = cli::Build {
         target: target.clone(),
         engine: cli::Engine::Debian,
+        extra: Vec::new(),
         locked: false,
         release: false,
         until: cli::Until::Bundle,
@@ -342,6 +355,7 @@ fn inputs(app: &App, c: &cli::Build, keys: &KeySet, source: &node::Source) -> Re
     i.value("until", format!("{:?}", c.until));
     i.value("bsp", &c.target.bsp);
     i.value("image", &c.target.image);
+    i.value("engine", format!("{:?}", c.engine));
     i.value("release", if c.release { "yes" } else { "no" });
     i.value("tools", std::env::var("LAMADIST_TOOLS").unwrap_or_default());
     i.value("written", &written);

@@ -111,6 +111,49 @@ pub fn closure(source: &Source, wanted: &BTreeSet<String>) -> Result<Vec<Pinned>
     Ok(out)
 }
 
+/// The lock with the program and `crates` alone in it, the program depending on `wanted`.
+/// # Errors
+/// It is no lock of cargo's.
+pub fn reduced(source: &Source, wanted: &BTreeSet<String>, crates: &[Pinned]) -> Result<String> {
+    let path = source.project.join("Cargo.lock");
+    let broken = || {
+        miette!(
+            help = "let cargo make it anew",
+            "{} is no lock of cargo's",
+            path.display()
+        )
+    };
+    let lock: toml::Table = source.lock.parse().map_err(|_| broken())?;
+    let packages = lock.get("package").and_then(toml::Value::as_array);
+    let text = |p: &toml::Value, key: &str| Some(p.get(key)?.as_str()?.to_owned());
+    let mut kept = Vec::new();
+    for p in packages.ok_or_else(broken)? {
+        let name = text(p, "name").ok_or_else(broken)?;
+        let version = text(p, "version").ok_or_else(broken)?;
+        let own = name == "lama-node" && p.get("source").is_none();
+        if !own
+            && !crates
+                .iter()
+                .any(|c| c.name == name && c.version == version)
+        {
+            continue;
+        }
+        let mut p = p.as_table().ok_or_else(broken)?.clone();
+        if own && let Some(toml::Value::Array(d)) = p.get_mut("dependencies") {
+            let of = |v: &toml::Value| {
+                v.as_str()
+                    .and_then(|t| t.split(' ').next().map(str::to_owned))
+            };
+            d.retain(|v| of(v).is_some_and(|n| wanted.contains(&n)));
+        }
+        kept.push(toml::Value::Table(p));
+    }
+    let version = lock.get("version").cloned();
+    let out = version.map(|v| ("version".to_owned(), v)).into_iter();
+    let out = out.chain([("package".to_owned(), toml::Value::Array(kept))]);
+    Ok(toml::Table::from_iter(out).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

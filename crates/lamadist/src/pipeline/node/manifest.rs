@@ -23,6 +23,8 @@ pub struct Manifests {
     pub node: String,
     /// The packages that the crate depends on.
     pub dependencies: BTreeSet<String>,
+    /// The version of the workspace's crates.
+    pub version: String,
 }
 
 impl Manifests {
@@ -69,6 +71,8 @@ impl Manifests {
             out.extend(pick(name).map(|v| (name.to_owned(), v)));
         }
         out.insert("dependencies".into(), Value::Table(inherited));
+        let version = shared.and_then(|s| s.get("package")?.get("version")?.as_str());
+        let version = version.unwrap_or("0.0.0").to_owned();
         let profiles = workspace.get("profile").and_then(Value::as_table);
         let profiles: Table = profiles
             .into_iter()
@@ -84,6 +88,7 @@ impl Manifests {
             workspace: out.to_string(),
             node: node.to_string(),
             dependencies: packages,
+            version,
         })
     }
 }

@@ -94,6 +94,28 @@ pub fn node(
     Ok(program)
 }
 
+/// What the recipe of the oe engine compiles it from: the same manifests and crates.
+/// # Errors
+/// A manifest or the lock cannot be read, or is stale.
+pub fn for_recipe(source: &Source) -> Result<lama_oe::render::NodeSource> {
+    let manifests = manifest::Manifests::new(source)?;
+    let crates = lockfile::closure(source, &manifests.dependencies)?;
+    Ok(lama_oe::render::NodeSource {
+        version: manifests.version,
+        lock: lockfile::reduced(source, &manifests.dependencies, &crates)?,
+        crates: crates
+            .into_iter()
+            .map(|c| lama_oe::render::Crate {
+                name: c.name,
+                version: c.version,
+                checksum: c.checksum,
+            })
+            .collect(),
+        workspace: manifests.workspace,
+        manifest: manifests.node,
+    })
+}
+
 /// Everything that decides what the program becomes.
 struct Plan {
     arch: Arch,

@@ -171,6 +171,7 @@ mod tests {
                 .into(),
             node: "[package]\nname = \"lama-node\"\nversion.workspace = true\n".into(),
             dependencies: BTreeSet::new(),
+            version: "1.2.3".into(),
         };
         let origin =
             |messages: &str| Origin::of(messages.as_bytes(), &all, &manifests, dir.path(), "x-y-z");
