@@ -27,6 +27,7 @@ fn feed(vm: &Vm, command: &str, input: &str) -> (bool, String) {
 }
 
 #[test]
+#[ignore = "a campaign: several minutes (mise run campaign)"]
 fn a_secret_is_the_machines_and_the_recovery_keys() {
     let _turn = turn();
     let built = base();
