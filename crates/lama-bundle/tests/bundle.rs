@@ -133,11 +133,8 @@ fn what_a_bundle_says_and_what_is_refused() {
     assert_eq!(s.version.as_deref(), Some("1.1.0"));
     assert!(s.opened && s.development);
     assert_eq!(s.recipients.len(), 2);
-    assert!(
-        s.recipients[1].issuer.contains("node"),
-        "{:?}",
-        s.recipients
-    );
+    let node = s.recipients.iter().any(|r| r.issuer == "CN=node");
+    assert!(node, "{:?}", s.recipients);
     assert_eq!(s.signers.len(), 1);
     assert!(s.signers[0].subject.contains("signing"), "{:?}", s.signers);
     let images: Vec<_> = s
