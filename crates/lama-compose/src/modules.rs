@@ -76,7 +76,7 @@ pub fn decompress(tree: &mut Tree, store: &Path) -> Result<()> {
     for (p, plain, ..) in &found {
         if tree.lookup(plain.as_str()).is_some() {
             return Err(Error::Effect {
-                origin: format!("/{p}"),
+                origin: p.to_string(),
                 what: "the module is there decompressed as well".to_owned(),
             });
         }
@@ -126,7 +126,7 @@ fn write(found: &[Found], target: &Path) -> Result<()> {
             let lost = || std::io::Error::other("a thread ended unexpectedly");
             let data = next.unwrap_or_else(|| Err(lost()));
             let data = data.map_err(|e| Error::Effect {
-                origin: format!("/{p}"),
+                origin: p.to_string(),
                 what: format!("the module cannot be decompressed: {e}"),
             })?;
             let mut h = tar::Header::new_gnu();
