@@ -14,9 +14,9 @@ pub mod trial;
 pub mod version;
 
 use crate::kernel::{Cmdline, Slot};
-use crate::machine::Machine;
+use crate::machine::{Machine, Partition, Role};
 use crate::run::Run;
-use crate::{Error, Result, clock};
+use crate::{Error, Result, clock, generator};
 use channel::{Channel, Known, Offer};
 use config::Config;
 use serde::Serialize;
@@ -187,6 +187,7 @@ pub fn install(bundle: &str, allow: Allow, expected: Option<&str>) -> Result<Tri
     }
     let manifest = rauc::info(bundle)?;
     permitted(&manifest, &machine, allow, expected)?;
+    open(&machine, to)?;
     let trial = Trial {
         from: slot,
         to,
@@ -209,6 +210,26 @@ pub fn install(bundle: &str, allow: Allow, expected: Option<&str>) -> Result<Tri
     };
     book.begin(&trial)?;
     Ok(trial)
+}
+
+/// Opens the root's volume of a slot that does not run, which stays closed until it is needed.
+fn open(machine: &Machine, slot: Slot) -> Result<()> {
+    let of = |p: &&Partition| {
+        p.role == Role::Root && p.encrypted && p.slot.as_deref() == Some(slot.name())
+    };
+    let Some(root) = machine.layout.iter().find(of) else {
+        return Ok(());
+    };
+    let unit = format!(
+        "systemd-cryptsetup@{}.service",
+        generator::mapper(&root.label)
+    );
+    let run = Run::new("systemctl").args(["start", &unit]);
+    run.run().map(|_| ()).map_err(|e| {
+        Error::new(format!("slot {} cannot be opened: {e}", slot.name())).hint(format!(
+            "see journalctl -u {unit}; lama-node enroll seals anew"
+        ))
+    })
 }
 
 fn permitted(

@@ -19,7 +19,7 @@ use lama_vm::{
 };
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 /// The checkout.
 pub fn project() -> PathBuf {
@@ -110,10 +110,29 @@ pub fn base() -> &'static Built {
     BUILT.get_or_init(|| image("x86_64", "base"))
 }
 
-/// One machine at a time: under emulation two would only take twice as long each.
-pub fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// Two machines at a time where there are two processors: under emulation each keeps one busy. More
+/// would not be answered in time.
+pub fn turn() -> Turn {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    while *running >= cores.clamp(1, 2) {
+        running = ENDED.wait(running).unwrap_or_else(PoisonError::into_inner);
+    }
+    *running += 1;
+    Turn(())
+}
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
+
+/// The right to run a machine, as long as it is held.
+pub struct Turn(());
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
 }
 
 /// A machine's folder and registry, removed afterwards.
