@@ -4,7 +4,7 @@
 use crate::cli::{Arg, Args, Command};
 use crate::run::Run;
 use crate::update::config::{self, Automatic, Config};
-use crate::update::judge::{Verdicts, judge};
+use crate::update::judge::{Judged, judge};
 use crate::update::trial::{Book, DIR, Stage};
 use crate::update::{Allow, Standing, check, install, standing};
 use crate::{Error, Result, block};
@@ -101,7 +101,7 @@ fn run(args: &mut Args) -> Result<ExitCode> {
         }
         Some("auto") => auto()?,
         Some("judge") => {
-            if judge(&Book::new(DIR))? == Verdicts::Restart {
+            if judge(&Book::new(DIR))? == Judged::Restart {
                 return Ok(ExitCode::FAILURE);
             }
         }

@@ -24,7 +24,7 @@ const PSTORE: [&str; 2] = ["/var/lib/systemd/pstore", "/sys/fs/pstore"];
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdicts {
+pub enum Judged {
     /// There was nothing to judge.
     Nothing,
     /// The new slot is kept.
@@ -39,16 +39,16 @@ pub enum Verdicts {
 ///
 /// # Errors
 /// The book cannot be read, RAUC does not answer.
-pub fn judge(book: &Book) -> Result<Verdicts> {
+pub fn judge(book: &Book) -> Result<Judged> {
     let Some(running @ (Slot::A | Slot::B)) = Cmdline::read()?.slot() else {
         return Err(Error::new("this is not an installed machine"));
     };
     match book.step(running, &boot_id(), &clues())? {
-        Step::Wait => Ok(Verdicts::Nothing),
+        Step::Wait => Ok(Judged::Nothing),
         Step::FellBack(outcome) => {
             eprintln!("{}", outcome.text());
             book.end(&outcome)?;
-            Ok(Verdicts::FellBack)
+            Ok(Judged::FellBack)
         }
         Step::Judge(trial) => {
             let look = || Health::of(of_trial(&trial));
@@ -61,13 +61,13 @@ pub fn judge(book: &Book) -> Result<Verdicts> {
                     let outcome = trial.outcome(true, String::new());
                     eprintln!("{}", outcome.text());
                     book.end(&outcome)?;
-                    Ok(Verdicts::Kept)
+                    Ok(Judged::Kept)
                 }
                 Err(reason) => {
                     eprintln!("{} is not well: {reason}", trial.version);
                     book.fail(trial, &reason)?;
                     restart()?;
-                    Ok(Verdicts::Restart)
+                    Ok(Judged::Restart)
                 }
             }
         }

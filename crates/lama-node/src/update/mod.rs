@@ -281,8 +281,8 @@ pub fn rollback() -> Result<Slot> {
         .hint("restart to try it; it falls back by itself when it is not well"));
     }
     let status = rauc::Status::now()?;
-    let never = slot == Slot::A && status.version(to).is_none();
-    if never || !Path::new("/dev/lamadist/esp").exists() {
+    // The installer fills slot A, and RAUC knows what it has put into B.
+    if to == Slot::B && status.version(to).is_none() {
         return Err(
             Error::new(format!("slot {} has never held a system", to.name()))
                 .hint("there is something to go back to after the first update"),
