@@ -49,7 +49,7 @@ fn ours(work: &Path, args: &[&str]) {
 /// Runs something that may fail, and returns whether it did not and what it said.
 fn tries(vm: &Vm, command: &str) -> (bool, String) {
     let c = format!("{command} 2>&1");
-    let out = vm.ssh_within(&c, b"", Duration::from_secs(400)).unwrap();
+    let out = vm.ssh_within(&c, b"", Duration::from_secs(1800)).unwrap();
     (out.ok(), out.text())
 }
 
