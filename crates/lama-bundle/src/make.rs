@@ -15,9 +15,11 @@ use lama_keys::KeySet;
 use std::path::{Path, PathBuf};
 
 /// What makes mksquashfs(1) store everything as it is: no compression of any part, no two files in
-/// one block, no holes, every block where it would be read alone.
+/// one block, no holes. A machine that streams a bundle asks the server for each block by itself
+/// (squashfs reads a block at a time): small blocks cost a round trip each, large ones bring bytes that
+/// the machine has. 64 KiB is between (docs/BENCHMARKS.md).
 const SQUASHFS: &str = "-noI -noD -noF -noX -no-fragments -no-sparse -no-duplicates -no-exports \
-                        -no-hardlinks -b 4096";
+                        -no-hardlinks -b 64K";
 /// Bytes of the file that comes first: with the superblock of 96 bytes before it, the root begins at a
 /// block of its own.
 const ALIGN: usize = 4000;

@@ -211,6 +211,8 @@ impl Server {
                     Next::Failed(reason) => return Err(ended("TFTP", &reason)),
                     Next::Client(Ok((stream, client))) => {
                         let shared = Arc::clone(&shared);
+                        // Small answers, one after another: none waits for the last one's receipt.
+                        let _ = stream.set_nodelay(true);
                         let connection = http1::Builder::new()
                             .timer(TokioTimer::new())
                             .header_read_timeout(HEADERS)

@@ -7,6 +7,7 @@
 
 pub mod channel;
 pub mod config;
+pub mod index;
 pub mod judge;
 pub mod rauc;
 pub mod source;
@@ -191,13 +192,16 @@ pub fn install(bundle: &str, allow: Allow, expected: Option<&str>) -> Result<Tri
     let trial = Trial {
         from: slot,
         to,
-        before: machine.version,
+        before: machine.version.clone(),
         version: manifest.version,
         boot,
         server: bundle.contains("://").then(|| bundle.to_owned()),
         installed: clock::now(),
         stage: Stage::Installing,
     };
+    if let Err(e) = index::prepare(&machine, &rauc::Status::now()?, slot) {
+        eprintln!("warning: RAUC has to look through whole partitions first: {e}");
+    }
     // Before it is written: RAUC's last act lets the firmware start it.
     book.begin(&trial)?;
     if let Err(e) = rauc::install(bundle) {

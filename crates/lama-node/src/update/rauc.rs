@@ -42,6 +42,16 @@ pub struct SlotStatus {
     pub bundle: Option<Bundle>,
     /// `ok`, `pending` or `failed`.
     pub status: Option<String>,
+    /// Of the image.
+    pub checksum: Option<Checksum>,
+}
+
+/// What an image was when it was installed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Checksum {
+    /// In hexadecimal.
+    pub sha256: Option<String>,
 }
 
 /// A bundle, by its manifest.
@@ -69,6 +79,20 @@ impl Status {
         let name = slot.name().to_uppercase();
         let mut all = self.slots.iter().flat_map(BTreeMap::values);
         all.find(|s| s.bootname.as_deref() == Some(&name))
+    }
+
+    /// Whether RAUC has begun to write a slot with this name, and not ended.
+    pub fn is_pending(&self, name: &str) -> bool {
+        let slot = self.slots.iter().find_map(|s| s.get(name));
+        let status = slot.and_then(|s| s.slot_status.as_ref());
+        status.is_some_and(|s| s.status.as_deref() == Some("pending"))
+    }
+
+    /// The SHA-256 of what RAUC installed in a slot with this name (`rootfs.0`), in hexadecimal.
+    pub fn digest(&self, name: &str) -> Option<&str> {
+        let slot = self.slots.iter().find_map(|s| s.get(name))?;
+        let digest = slot.slot_status.as_ref()?.checksum.as_ref()?;
+        digest.sha256.as_deref()
     }
 
     /// The version that RAUC installed in a slot; none where an installer did, or it is damaged.
@@ -139,7 +163,8 @@ mod tests {
             r#"{"compatible":"c","variant":"","booted":"A","boot_primary":"rootfs.0","slots":[
             {"rootfs.1":{"class":"rootfs","device":"/dev/mapper/rootfs_b","type":"raw",
              "bootname":"B","state":"inactive","parent":null,"mountpoint":null,"boot_status":"bad",
-             "slot_status":{"bundle":{"compatible":"c","version":"1.1.0"},"status":"ok"}}},
+             "slot_status":{"bundle":{"compatible":"c","version":"1.1.0"},"status":"ok",
+               "checksum":{"sha256":"ab","size":1}}}},
             {"uki.1":{"class":"uki","state":"inactive","bootname":null,"slot_status":{}}},
             {"rootfs.0":{"class":"rootfs","bootname":"A","state":"booted","boot_status":"good"}}]}"#,
         )
@@ -148,5 +173,8 @@ mod tests {
         assert_eq!(status.version(Slot::B), Some("1.1.0"));
         assert_eq!(status.version(Slot::A), None);
         assert!(status.slot(Slot::Live).is_none());
+        assert_eq!(status.digest("rootfs.1"), Some("ab"));
+        assert!(!status.is_pending("rootfs.1") && !status.is_pending("rootfs.0"));
+        assert_eq!(status.digest("rootfs.0").or(status.digest("uki.1")), None);
     }
 }
