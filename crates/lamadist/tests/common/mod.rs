@@ -9,6 +9,7 @@
 
 pub mod installed;
 pub mod serving;
+pub mod watch;
 
 use lama_exec::Tools;
 use lama_image::index::Index;
@@ -18,8 +19,9 @@ use lama_vm::{
     Vm, VmConfig,
 };
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError, mpsc};
+use std::time::Duration;
 
 /// The checkout.
 pub fn project() -> PathBuf {
@@ -57,9 +59,39 @@ pub fn lamadist(args: &[&str]) -> Command {
     c
 }
 
+/// How long one command of the program may take: a first build in an empty cache, at its slowest.
+pub const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// Runs a command, and ends it when it takes longer than any should: a test that hangs tells nothing.
+pub fn within(command: &mut Command, limit: Duration) -> Output {
+    let command = command.stdin(Stdio::null());
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let (done, ended) = mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        let late = ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+        if late {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        late
+    });
+    let out = child.wait_with_output().unwrap();
+    drop(done);
+    assert!(
+        !guard.join().unwrap(),
+        "{command:?} was not done after {limit:?}\n{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    out
+}
+
 /// Runs it, and panics with what it said where it failed.
 pub fn run(args: &[&str]) -> Output {
-    let out = lamadist(args).output().unwrap();
+    let out = within(&mut lamadist(args), PATIENCE);
     assert!(
         out.status.success(),
         "lamadist {}: {}\n{}",
@@ -91,6 +123,7 @@ impl Built {
 
 /// Builds an image.
 pub fn image(bsp: &str, image: &str) -> Built {
+    let _watched = watch::watch();
     run(&[
         "--quiet", "build", "--locked", "--bsp", bsp, "--image", image,
     ]);
@@ -119,14 +152,14 @@ pub fn turn() -> Turn {
         running = ENDED.wait(running).unwrap_or_else(PoisonError::into_inner);
     }
     *running += 1;
-    Turn(())
+    Turn(watch::watch())
 }
 
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
 /// The right to run a machine, as long as it is held.
-pub struct Turn(());
+pub struct Turn(#[allow(dead_code)] watch::Watched);
 
 impl Drop for Turn {
     fn drop(&mut self) {
