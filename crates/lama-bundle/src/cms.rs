@@ -5,13 +5,9 @@
 //! Only what is needed to tell people about a bundle is read; whether a signature holds is for OpenSSL
 //! to say.
 
+use lama_keys::der::oid;
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
-
-/// 1.2.840.113549.1.7.2
-const SIGNED: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
-/// 1.2.840.113549.1.7.3
-const ENVELOPED: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x03];
 
 /// A CMS structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +102,8 @@ impl Cms {
         let mut content = expect(&mut info, CONTEXT_0)?;
         let body = expect(&mut content, SEQUENCE)?;
         match kind {
-            ENVELOPED => enveloped(body).map(Self::Enveloped),
-            SIGNED => signed(body).map(Self::Signed),
+            oid::ENVELOPED_DATA => enveloped(body).map(Self::Enveloped),
+            oid::SIGNED_DATA => signed(body).map(Self::Signed),
             _ => None,
         }
     }
@@ -255,7 +251,7 @@ mod tests {
         fn no_bytes_panic(data in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Cms::parse(&data);
             let mut framed = vec![0x30, 0x82, 0, 0, 6, 9];
-            framed.extend(ENVELOPED);
+            framed.extend(oid::ENVELOPED_DATA);
             framed.extend([0xa0, 0x82, 0, 0, 0x30, 0x82, 0, 0]);
             framed.extend(data);
             let n = framed.len() as u16;

@@ -1,26 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A signed message: CMS SignedData (RFC 5652, section 5) with the content in it, DER.
+//! Signed messages: CMS SignedData (RFC 5652, section 5), DER. PKCS #7, which UEFI and Authenticode
+//! have, is the same structure with other parts.
 
 use crate::Result;
 use crate::cert::CertificateInfo;
-use crate::der::tlv;
+use crate::der::{Parameters, algorithm, identifier, oid, tlv};
 use crate::signer::Signer;
 use sha2::{Digest, Sha256};
 
-/// 2.16.840.1.101.3.4.2.1
-const SHA256: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
-/// 1.2.840.10045.4.3.2
-const ECDSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
-/// 1.2.840.113549.1.1.11
-const RSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b];
-/// 1.2.840.113549.1.7.1
-const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
-/// 1.2.840.113549.1.7.2
-const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
-/// 1.2.840.113549.1.9.3
-const CONTENT_TYPE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x03];
-/// 1.2.840.113549.1.9.4
-const MESSAGE_DIGEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x04];
+/// What a SignedData with one signer is made of, each part DER.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The algorithm of the digest.
+    pub digest: &'a [u8],
+    /// The algorithm of the signature.
+    pub signature_algorithm: &'a [u8],
+    /// The EncapsulatedContentInfo.
+    pub content: &'a [u8],
+    /// Signed attributes, one after another; none where the signature is over the content itself.
+    pub attributes: Option<&'a [u8]>,
+    /// Who signs.
+    pub certificate: &'a CertificateInfo,
+}
+
+impl Parts<'_> {
+    /// The SignedData with this signature.
+    pub fn signed(&self, signature: &[u8]) -> Vec<u8> {
+        let one = tlv(0x02, &[&[1]]);
+        let c = self.certificate;
+        let signer = tlv(0x30, &[&c.issuer, &tlv(0x02, &[&c.serial])]);
+        // They are signed as a SET and stored with an implicit tag.
+        let attributes = self.attributes.map(|a| tlv(0xa0, &[a]));
+        let signer_info = tlv(
+            0x30,
+            &[
+                &one,
+                &signer,
+                self.digest,
+                attributes.as_deref().unwrap_or_default(),
+                self.signature_algorithm,
+                &tlv(0x04, &[signature]),
+            ],
+        );
+        tlv(
+            0x30,
+            &[
+                &one,
+                &tlv(0x31, &[self.digest]),
+                self.content,
+                &tlv(0xa0, &[&c.der]),
+                &tlv(0x31, &[&signer_info]),
+            ],
+        )
+    }
+}
+
+/// A SignedData as a ContentInfo.
+pub fn content_info(signed: &[u8]) -> Vec<u8> {
+    tlv(
+        0x30,
+        &[&identifier(oid::SIGNED_DATA), &tlv(0xa0, &[signed])],
+    )
+}
+
+/// The two attributes that are signed in place of the content: its type, and its SHA-256.
+pub fn attributes(content_type: &[u8], digest: &[u8]) -> Vec<u8> {
+    let attribute = |name, value: &[u8]| tlv(0x30, &[&identifier(name), &tlv(0x31, &[value])]);
+    // In the order of DER, for both types that there are here.
+    [
+        attribute(oid::CONTENT_TYPE, &identifier(content_type)),
+        attribute(oid::MESSAGE_DIGEST, &tlv(0x04, &[digest])),
+    ]
+    .concat()
+}
+
+/// Signs attributes as the SET that they are.
+///
+/// # Errors
+/// The key cannot sign.
+pub fn sign_attributes(attributes: &[u8], signer: &dyn Signer) -> Result<Vec<u8>> {
+    signer.sign(&tlv(0x31, &[attributes]))
+}
 
 /// Signs `content`, which is in the message. There is no time in it, so that the same content gives
 /// the same message where the signature itself does (RSA; ECDSA of RFC 6979).
@@ -28,47 +88,25 @@ const MESSAGE_DIGEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 
 /// # Errors
 /// The key cannot sign.
 pub fn sign(content: &[u8], certificate: &CertificateInfo, signer: &dyn Signer) -> Result<Vec<u8>> {
-    let oid = |o: &[u8]| tlv(0x06, &[o]);
     // RFC 5758: no parameters with ECDSA; RFC 4055: NULL with RSA; RFC 5754: none with SHA-256.
-    let signature_algorithm = if certificate.algorithm.starts_with("rsa") {
-        tlv(0x30, &[&oid(RSA_SHA256), &tlv(0x05, &[])])
-    } else {
-        tlv(0x30, &[&oid(ECDSA_SHA256)])
+    let signature_algorithm = match certificate.algorithm.starts_with("rsa") {
+        true => algorithm(oid::RSA_SHA256, Parameters::Null),
+        false => algorithm(oid::ECDSA_SHA256, Parameters::Absent),
     };
-    let digest_algorithm = tlv(0x30, &[&oid(SHA256)]);
-    let attribute = |name: &[u8], value: &[u8]| tlv(0x30, &[&oid(name), &tlv(0x31, &[value])]);
-    // In the order of DER: both begin alike, the shorter one comes first.
-    let attributes = [
-        attribute(CONTENT_TYPE, &oid(DATA)),
-        attribute(MESSAGE_DIGEST, &tlv(0x04, &[&Sha256::digest(content)])),
-    ]
-    .concat();
-    // Signed as a SET, stored with an implicit tag.
-    let signature = signer.sign(&tlv(0x31, &[&attributes]))?;
-    let one = tlv(0x02, &[&[1]]);
-    let signer_info = tlv(
-        0x30,
-        &[
-            &one,
-            &tlv(
-                0x30,
-                &[&certificate.issuer, &tlv(0x02, &[&certificate.serial])],
-            ),
-            &digest_algorithm,
-            &tlv(0xa0, &[&attributes]),
-            &signature_algorithm,
-            &tlv(0x04, &[&signature]),
-        ],
-    );
-    let signed = tlv(
-        0x30,
-        &[
-            &one,
-            &tlv(0x31, &[&digest_algorithm]),
-            &tlv(0x30, &[&oid(DATA), &tlv(0xa0, &[&tlv(0x04, &[content])])]),
-            &tlv(0xa0, &[&certificate.der]),
-            &tlv(0x31, &[&signer_info]),
-        ],
-    );
-    Ok(tlv(0x30, &[&oid(SIGNED_DATA), &tlv(0xa0, &[&signed])]))
+    let attributes = attributes(oid::DATA, &Sha256::digest(content));
+    let parts = Parts {
+        digest: &algorithm(oid::SHA256, Parameters::Absent),
+        signature_algorithm: &signature_algorithm,
+        content: &tlv(
+            0x30,
+            &[
+                &identifier(oid::DATA),
+                &tlv(0xa0, &[&tlv(0x04, &[content])]),
+            ],
+        ),
+        attributes: Some(&attributes),
+        certificate,
+    };
+    let signature = sign_attributes(&attributes, signer)?;
+    Ok(content_info(&parts.signed(&signature)))
 }

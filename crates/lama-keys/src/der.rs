@@ -17,6 +17,51 @@ pub fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// An object identifier, of its encoded content ([`oid`]).
+pub fn identifier(content: &[u8]) -> Vec<u8> {
+    tlv(0x06, &[content])
+}
+
+/// Whether an algorithm's parameters are there: NULL, or nothing at all. Which one stands in the
+/// algorithm's own specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameters {
+    /// NULL.
+    Null,
+    /// Nothing.
+    Absent,
+}
+
+/// An AlgorithmIdentifier (RFC 5280, section 4.1.1.2).
+pub fn algorithm(content: &[u8], parameters: Parameters) -> Vec<u8> {
+    match parameters {
+        Parameters::Null => tlv(0x30, &[&identifier(content), &tlv(0x05, &[])]),
+        Parameters::Absent => tlv(0x30, &[&identifier(content)]),
+    }
+}
+
+/// Object identifiers, as they are encoded.
+pub mod oid {
+    /// sha256, 2.16.840.1.101.3.4.2.1
+    pub const SHA256: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
+    /// ecdsa-with-SHA256, 1.2.840.10045.4.3.2
+    pub const ECDSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+    /// rsaEncryption, 1.2.840.113549.1.1.1
+    pub const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+    /// sha256WithRSAEncryption, 1.2.840.113549.1.1.11
+    pub const RSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b];
+    /// id-data, 1.2.840.113549.1.7.1
+    pub const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
+    /// id-signedData, 1.2.840.113549.1.7.2
+    pub const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
+    /// id-envelopedData, 1.2.840.113549.1.7.3
+    pub const ENVELOPED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x03];
+    /// id-contentType, 1.2.840.113549.1.9.3
+    pub const CONTENT_TYPE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x03];
+    /// id-messageDigest, 1.2.840.113549.1.9.4
+    pub const MESSAGE_DIGEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x04];
+}
+
 #[cfg(test)]
 mod tests {
     use super::tlv;

@@ -5,7 +5,8 @@
 //! variables). Integers are little endian, GUIDs in their mixed-endian form.
 
 use crate::cert::CertificateInfo;
-use crate::der::tlv;
+use crate::cms::Parts;
+use crate::der::{Parameters, algorithm, identifier, oid, tlv};
 use crate::error::Result;
 use crate::role::Role;
 use crate::signer::Signer;
@@ -195,34 +196,14 @@ pub fn authenticated(
 /// A PKCS#7 SignedData with detached content and, as section 8.2.2 demands, without a ContentInfo
 /// around it and without signed attributes: the signature is made over the content itself.
 fn signed_data(certificate: &CertificateInfo, signature: &[u8]) -> Vec<u8> {
-    const SHA256: [u8; 9] = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
-    const RSA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-    const DATA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
-    let algorithm = |oid: &[u8]| tlv(0x30, &[&tlv(0x06, &[oid]), &tlv(0x05, &[])]);
-    let one = tlv(0x02, &[&[1]]);
-    let signer_info = tlv(
-        0x30,
-        &[
-            &one,
-            &tlv(
-                0x30,
-                &[&certificate.issuer, &tlv(0x02, &[&certificate.serial])],
-            ),
-            &algorithm(&SHA256),
-            &algorithm(&RSA),
-            &tlv(0x04, &[signature]),
-        ],
-    );
-    tlv(
-        0x30,
-        &[
-            &one,
-            &tlv(0x31, &[&algorithm(&SHA256)]),
-            &tlv(0x30, &[&tlv(0x06, &[&DATA])]),
-            &tlv(0xa0, &[&certificate.der]),
-            &tlv(0x31, &[&signer_info]),
-        ],
-    )
+    Parts {
+        digest: &algorithm(oid::SHA256, Parameters::Null),
+        signature_algorithm: &algorithm(oid::RSA, Parameters::Null),
+        content: &tlv(0x30, &[&identifier(oid::DATA)]),
+        attributes: None,
+        certificate,
+    }
+    .signed(signature)
 }
 
 #[cfg(test)]

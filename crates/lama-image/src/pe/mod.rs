@@ -11,7 +11,8 @@ mod sections;
 pub use sections::{add_sections, remove_sections, section};
 
 use crate::{Error, Result};
-use lama_keys::der::tlv;
+use lama_keys::cms::{self, Parts};
+use lama_keys::der::{Parameters, algorithm, identifier, oid, tlv};
 use lama_keys::{CertificateInfo, Signer};
 use sha2::{Digest as _, Sha256};
 
@@ -167,11 +168,6 @@ fn checksum(d: &[u8]) -> u32 {
     (sum as u32).wrapping_add(d.len() as u32)
 }
 
-const SHA256: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
-const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-const SIGNED_DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x02];
-const CONTENT_TYPE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x03];
-const MESSAGE_DIGEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x04];
 const SPC_INDIRECT_DATA: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x01, 0x04];
 const SPC_PE_IMAGE_DATA: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x01, 0x0f];
 
@@ -181,8 +177,6 @@ fn authenticode(
     certificate: &CertificateInfo,
     signer: &dyn Signer,
 ) -> Result<Vec<u8>> {
-    let oid = |o: &[u8]| tlv(0x06, &[o]);
-    let algorithm = |o: &[u8]| tlv(0x30, &[&oid(o), &tlv(0x05, &[])]);
     let obsolete: Vec<u8> = "<<<Obsolete>>>"
         .encode_utf16()
         .flat_map(u16::to_be_bytes)
@@ -190,62 +184,30 @@ fn authenticode(
     let link = tlv(0xa0, &[&tlv(0xa2, &[&tlv(0x80, &[&obsolete])])]);
     let image = tlv(0x30, &[&tlv(0x03, &[&[0]]), &link]);
     // The parts of SpcIndirectDataContent: its digest is taken without the outer tag and length.
-    let what = tlv(0x30, &[&oid(SPC_PE_IMAGE_DATA), &image]);
-    let hashed = tlv(0x30, &[&algorithm(SHA256), &tlv(0x04, &[digest])]);
+    let what = tlv(0x30, &[&identifier(SPC_PE_IMAGE_DATA), &image]);
+    let sha256 = algorithm(oid::SHA256, Parameters::Null);
+    let hashed = tlv(0x30, &[&sha256, &tlv(0x04, &[digest])]);
     let content_digest = Sha256::new()
         .chain_update(&what)
         .chain_update(&hashed)
         .finalize();
-    let attributes = [
-        tlv(
-            0x30,
-            &[&oid(CONTENT_TYPE), &tlv(0x31, &[&oid(SPC_INDIRECT_DATA)])],
-        ),
-        tlv(
-            0x30,
-            &[
-                &oid(MESSAGE_DIGEST),
-                &tlv(0x31, &[&tlv(0x04, &[&content_digest])]),
-            ],
-        ),
-    ]
-    .concat();
-    // Signed as a SET, stored with an implicit tag.
-    let signature = signer.sign(&tlv(0x31, &[&attributes]))?;
-    let one = tlv(0x02, &[&[1]]);
-    let issuer = tlv(
-        0x30,
-        &[&certificate.issuer, &tlv(0x02, &[&certificate.serial])],
-    );
-    let signer_info = tlv(
-        0x30,
-        &[
-            &one,
-            &issuer,
-            &algorithm(SHA256),
-            &tlv(0xa0, &[&attributes]),
-            &algorithm(RSA),
-            &tlv(0x04, &[&signature]),
-        ],
-    );
+    let attributes = cms::attributes(SPC_INDIRECT_DATA, &content_digest);
     let content = tlv(
         0x30,
         &[
-            &oid(SPC_INDIRECT_DATA),
+            &identifier(SPC_INDIRECT_DATA),
             &tlv(0xa0, &[&tlv(0x30, &[&what, &hashed])]),
         ],
     );
-    let signed = tlv(
-        0x30,
-        &[
-            &one,
-            &tlv(0x31, &[&algorithm(SHA256)]),
-            &content,
-            &tlv(0xa0, &[&certificate.der]),
-            &tlv(0x31, &[&signer_info]),
-        ],
-    );
-    Ok(tlv(0x30, &[&oid(SIGNED_DATA), &tlv(0xa0, &[&signed])]))
+    let parts = Parts {
+        digest: &sha256,
+        signature_algorithm: &algorithm(oid::RSA, Parameters::Null),
+        content: &content,
+        attributes: Some(&attributes),
+        certificate,
+    };
+    let signature = cms::sign_attributes(&attributes, signer)?;
+    Ok(cms::content_info(&parts.signed(&signature)))
 }
 
 #[cfg(test)]
