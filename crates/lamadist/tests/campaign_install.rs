@@ -8,6 +8,7 @@
 
 mod common;
 
+use common::dice::{Dice, cuts as asked};
 use common::installed::{Installation, STAGES, ask, healthy, install, node, reboot, sparse_copy};
 use common::serving::Serving;
 use common::{Bench, Built, base, scratch, turn};
@@ -15,33 +16,6 @@ use lama_image::index::Kind;
 use lama_vm::{Bus, Disk, NetBoot, Stop, Tpm, Vm};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// Numbers that look random, the same for the same seed (Numerical Recipes' generator).
-struct Dice(u64);
-
-impl Dice {
-    fn from_environment() -> Self {
-        let given = std::env::var("LAMADIST_SEED").ok();
-        let seed = given.map_or_else(
-            || {
-                let now = std::time::SystemTime::now();
-                now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
-            },
-            |s| s.parse().expect("LAMADIST_SEED is a number"),
-        );
-        println!("LAMADIST_SEED={seed}");
-        Self(seed)
-    }
-
-    /// From 0 to 1.
-    fn fraction(&mut self) -> f64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        f64::from(u32::try_from(self.0 >> 32).unwrap()) / f64::from(u32::MAX)
-    }
-}
 
 fn medium(built: &Built) -> Disk {
     Disk::image(built.file(Kind::Disk)).on(Bus::Usb)
@@ -103,7 +77,7 @@ fn an_installation_is_cut_off_at_seeded_moments() {
     let built = base();
     let whole = node(built);
     let mut dice = Dice::from_environment();
-    let count: usize = std::env::var("LAMADIST_CUTS").map_or(10, |n| n.parse().unwrap());
+    let count = asked(10);
     // As many in each stage, at moments of the time that it took before.
     println!(
         "the stages of an installation take {:.1?} here",

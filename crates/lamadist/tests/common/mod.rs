@@ -7,8 +7,10 @@
     clippy::disallowed_methods
 )]
 
+pub mod dice;
 pub mod installed;
 pub mod serving;
+pub mod updates;
 pub mod watch;
 
 use lama_exec::Tools;
