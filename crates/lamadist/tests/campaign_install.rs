@@ -289,6 +289,10 @@ fn a_host_is_restored_on_new_hardware() {
     ask(&vm, "sync");
     vm.stop(Stop::Gracefully(Duration::from_secs(60))).unwrap();
 
+    // Who may log in is the host's, too.
+    for key in ["id_ed25519", "id_ed25519.pub"] {
+        std::fs::copy(bench.dir("old").join(key), bench.dir("new").join(key)).unwrap();
+    }
     let mut vm = with_repository().boot();
     vm.mark().unwrap();
     healthy(&mut vm);
