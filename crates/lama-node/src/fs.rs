@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use crate::error::{Context, Result};
+use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -128,6 +129,69 @@ pub fn copy(from: &mut impl Read, path: impl AsRef<Path>, mode: u32) -> Result<u
 pub fn open(path: impl AsRef<Path>) -> Result<File> {
     let path = path.as_ref();
     File::open(path).context(format_args!("cannot open {}", path.display()))
+}
+
+/// Opens a file for reading and writing, which is made where there is none; what is in it stays.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_rw(path: impl AsRef<Path>, mode: u32) -> Result<File> {
+    let path = path.as_ref();
+    let mut o = File::options();
+    o.read(true).write(true).create(true).truncate(false);
+    let file = o.mode(mode).open(path);
+    file.context(format_args!("cannot open {}", path.display()))
+}
+
+/// Renames a file that was written beside its place, and syncs both it and its directory.
+///
+/// # Errors
+/// It cannot be synced or renamed.
+pub fn commit(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    let what = format!("cannot write {}", to.display());
+    open(from)?.sync_all().context(&what)?;
+    rename(from, to)?;
+    if let Some(dir) = to.parent() {
+        // Some file systems do not sync directories.
+        let _ = File::open(dir).and_then(|d| d.sync_all());
+    }
+    Ok(())
+}
+
+/// Bytes of a file; none where there is no such file.
+pub fn size(path: impl AsRef<Path>) -> Option<u64> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    meta.is_file().then_some(meta.len())
+}
+
+/// SHA-256 of a file in lower-case hexadecimal, and its bytes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256(path: impl AsRef<Path>) -> Result<(String, u64)> {
+    let path = path.as_ref();
+    let mut file = open(path)?;
+    let (mut h, mut size) = (Sha256::new(), 0);
+    let mut buf = vec![0; 1 << 16];
+    loop {
+        let n = file.read(&mut buf);
+        let n = n.context(format_args!("cannot read {}", path.display()))?;
+        if n == 0 {
+            return Ok((crate::delta::hex(&h.finalize()), size));
+        }
+        h.update(buf.get(..n).unwrap_or_default());
+        size += n as u64;
+    }
+}
+
+/// Bytes that are free in the file system at a path, without those that root alone may use.
+///
+/// # Errors
+/// There is no such path.
+pub fn free(path: impl AsRef<Path>) -> Result<u64> {
+    let s = crate::health::checks::statvfs(&path.as_ref().to_string_lossy())?;
+    Ok(s.f_bavail.saturating_mul(s.f_frsize))
 }
 
 /// Removes a file; one that is not there is fine.

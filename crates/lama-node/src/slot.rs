@@ -6,11 +6,8 @@
 //! the slot that runs is not touched, and the other one is whole or is not there: it is written
 //! beside its place, synced, and renamed.
 
-use crate::error::Context;
 use crate::install::mount::Mounted;
 use crate::{Error, Result, fs};
-use sha2::{Digest, Sha256};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Where the ESP is mounted meanwhile.
@@ -97,7 +94,7 @@ impl Request {
         let uki = format!("EFI/Linux/lamadist-{}.efi", self.slot);
         let addon = esp.join(format!("{uki}.extra.d/slot.addon.efi"));
         let uki = esp.join(uki);
-        let (digest, size) = hash(&self.uki)?;
+        let (digest, size) = fs::sha256(&self.uki)?;
         if digest != self.sha256.to_ascii_lowercase() {
             return Err(Error::new("the UKI is not the one that was signed"));
         }
@@ -105,7 +102,7 @@ impl Request {
         for path in [&uki, &addon] {
             fs::remove(beside(path))?;
         }
-        let free = free(esp)?;
+        let free = fs::free(esp)?;
         if free < size.saturating_add(RESERVE) {
             let mib = |n: u64| n / (1 << 20);
             return Err(Error::new(format!(
@@ -119,7 +116,7 @@ impl Request {
         for (from, to) in [(&self.addon, &addon), (&self.uki, &uki)] {
             fs::copy(&mut fs::open(from)?, to, 0o644)?;
         }
-        if hash(&uki)?.0 != digest {
+        if fs::sha256(&uki)?.0 != digest {
             return Err(Error::new(
                 "the UKI on the boot partition is not what was written",
             ));
@@ -135,34 +132,13 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn hash(path: &Path) -> Result<(String, u64)> {
-    let mut file = fs::open(path)?;
-    let (mut h, mut size) = (Sha256::new(), 0);
-    let mut buf = vec![0; 1 << 16];
-    loop {
-        let n = file
-            .read(&mut buf)
-            .context(format_args!("cannot read {}", path.display()))?;
-        if n == 0 {
-            return Ok((crate::delta::hex(&h.finalize()), size));
-        }
-        h.update(buf.get(..n).unwrap_or_default());
-        size += n as u64;
-    }
-}
-
-fn free(at: &Path) -> Result<u64> {
-    let s = crate::health::checks::statvfs(&at.to_string_lossy())?;
-    Ok(s.f_bavail.saturating_mul(s.f_frsize))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
     fn variables(dir: &Path) -> BTreeMap<&'static str, String> {
-        let (digest, _) = hash(&dir.join("uki.img")).unwrap();
+        let (digest, _) = fs::sha256(dir.join("uki.img")).unwrap();
         BTreeMap::from([
             ("RAUC_SLOT_CLASS", "uki".to_owned()),
             ("RAUC_SLOT_BOOTNAME", "B".to_owned()),

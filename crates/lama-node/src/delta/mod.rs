@@ -144,6 +144,11 @@ impl Header {
     /// # Errors
     /// The file is no delta bundle, or says of itself what cannot be.
     pub fn read(file: &mut impl Read) -> Result<Self> {
+        Self::read_sized(file).map(|(header, _)| header)
+    }
+
+    /// The header, and the bytes that it takes.
+    fn read_sized(file: &mut impl Read) -> Result<(Self, u64)> {
         let what = "cannot read the delta bundle";
         let mut start = [0; 12];
         file.read_exact(&mut start).context(what)?;
@@ -161,7 +166,7 @@ impl Header {
         file.read_exact(&mut json).context(what)?;
         let header: Self = serde_json::from_slice(&json).context("the header")?;
         header.check()?;
-        Ok(header)
+        Ok((header, start.len() as u64 + len as u64))
     }
 
     /// The bytes that stand before the CMS structure.
@@ -221,8 +226,7 @@ impl Header {
     /// # Errors
     /// The file cannot be read, or its header is not whole yet or not right.
     pub fn verified(file: &mut impl Read) -> Result<(u64, bool)> {
-        let header = Self::read(file)?;
-        let mut good = header.to_bytes()?.len() as u64;
+        let (header, mut good) = Self::read_sized(file)?;
         let mut cms = Vec::new();
         file.by_ref()
             .take(u64::from(header.cms))
