@@ -4,8 +4,9 @@
 
 use crate::kernel::Slot;
 use crate::run::Run;
-use crate::{Error, Result};
+use crate::{Error, Result, fs};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What `rauc status --detailed --output-format=json` prints (RAUC 1.13), as far as it matters here.
@@ -116,25 +117,55 @@ pub fn install(bundle: &str) -> Result<()> {
     })
 }
 
-/// What a bundle says of itself, when its signature is good.
+/// What a bundle, a file or a URL, says of itself, when its signature is good. RAUC's service is asked:
+/// it alone is given the key that opens bundles, which rauc-info(1) would need, too.
 ///
 /// # Errors
 /// RAUC does not trust it, cannot read or decrypt it.
 pub fn info(bundle: &str) -> Result<Manifest> {
-    let run = Run::new("rauc")
-        .args(["info", "--output-format=json"])
-        .arg(bundle);
+    let nothing = |e: Error| e.hint("nothing was installed; lamadist verify FILE tells more");
+    let source = if bundle.contains("://") {
+        bundle.to_owned()
+    } else {
+        let path = fs::canonical(bundle).map_err(nothing)?;
+        path.to_string_lossy().into_owned()
+    };
+    let run = Run::new("busctl")
+        .args(["--system", "--json=short", "--timeout=300", "call", "--"])
+        .args(["de.pengutronix.rauc", "/", "de.pengutronix.rauc.Installer"])
+        .args(["InspectBundle", "sa{sv}", &source, "0"]);
     run.json()
-        .map_err(|e| e.hint("nothing was installed; lamadist verify FILE tells more"))
+        .and_then(|v| Manifest::of_bus(&v).ok_or_else(|| Error::new("RAUC's answer is none")))
+        .map_err(nothing)
 }
 
 /// A bundle's manifest, as far as it matters here.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// The machines that it is for.
     pub compatible: String,
     /// Its version.
     pub version: String,
+}
+
+impl Manifest {
+    /// Out of the answer to `InspectBundle` (RAUC 1.13, "D-Bus API"), as busctl(1) prints it.
+    fn of_bus(answer: &Value) -> Option<Self> {
+        let update = plain(plain(answer).get(0)?.get("update")?);
+        let text = |key: &str| Some(plain(update.get(key)?).as_str()?.to_owned());
+        Some(Self {
+            compatible: text("compatible")?,
+            version: text("version").unwrap_or_default(),
+        })
+    }
+}
+
+/// A value of D-Bus without its type; it may be a variant in a variant.
+fn plain(mut v: &Value) -> &Value {
+    while let (Some(_), Some(data)) = (v.get("type"), v.get("data")) {
+        v = data;
+    }
+    v
 }
 
 /// Puts a slot first in the firmware's boot order.
@@ -176,5 +207,31 @@ mod tests {
         assert_eq!(status.digest("rootfs.1"), Some("ab"));
         assert!(!status.is_pending("rootfs.1") && !status.is_pending("rootfs.0"));
         assert_eq!(status.digest("rootfs.0").or(status.digest("uki.1")), None);
+    }
+
+    #[test]
+    fn what_raucs_service_says_of_a_bundle_is_read() {
+        let says = |json: &str| Manifest::of_bus(&serde_json::from_str(json).unwrap());
+        let want = |version: &str| {
+            Some(Manifest {
+                compatible: "c".into(),
+                version: version.into(),
+            })
+        };
+        // Its dictionaries are variants in variants; whether they are, is no part of the interface.
+        let inside =
+            r#"{"compatible":{"type":"s","data":"c"},"version":{"type":"s","data":"1.1.0"}}"#;
+        let dict = format!(r#"{{"type":"a{{sv}}","data":{inside}}}"#);
+        for update in [format!(r#"{{"type":"v","data":{dict}}}"#), dict] {
+            let hash = r#""manifest-hash":{"type":"s","data":"00"}"#;
+            let answer = format!(r#"{{"type":"a{{sv}}","data":[{{{hash},"update":{update}}}]}}"#);
+            assert_eq!(says(&answer), want("1.1.0"), "{answer}");
+        }
+        let short =
+            r#"{"data":[{"update":{"compatible":{"type":"s","data":"c"}}}],"type":"a{sv}"}"#;
+        assert_eq!(says(short), want(""));
+        for other in ["{}", "[]", r#"{"type":"a{sv}","data":[]}"#, "3"] {
+            assert_eq!(says(other), None, "{other}");
+        }
     }
 }
