@@ -31,6 +31,7 @@ pub mod report;
 pub mod run;
 pub mod secret;
 pub mod slot;
+pub mod stream;
 pub mod update;
 pub mod volumes;
 

@@ -76,7 +76,7 @@ impl Run {
         s
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut c = Command::new(&self.program);
         c.args(&self.args).env("LC_ALL", "C.UTF-8");
         c.envs(self.env.iter().map(|(k, v)| (k, v)));
@@ -216,7 +216,7 @@ fn exited(child: u32) -> bool {
 }
 
 /// Reads a pipe to its end beside what waits for the program.
-fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+pub(crate) fn collect(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         let mut kept = Vec::new();
