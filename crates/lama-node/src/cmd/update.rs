@@ -5,9 +5,12 @@ use crate::cli::{Arg, Args, Command};
 use crate::run::Run;
 use crate::update::config::{self, Automatic, Config};
 use crate::update::judge::{Judged, judge};
-use crate::update::trial::{Book, DIR, Stage};
-use crate::update::{Allow, Standing, check, install, standing};
+use crate::update::obtain::How;
+use crate::update::store::Store;
+use crate::update::trial::{self, Book, DIR, Stage};
+use crate::update::{Allow, Found, Origin, Standing, check, delta, flow, install, standing};
 use crate::{Error, Result, block};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The command.
@@ -17,18 +20,27 @@ pub const COMMAND: Command = Command {
     help: "\
 Usage: lama-node update [--json]
        lama-node update check [--json]
-       lama-node update install [--force] [--reboot] [BUNDLE]
+       lama-node update install [--stream|--download] [--force] [--reboot]
+       lama-node update install [--force] [--reboot] BUNDLE
+       lama-node update download [--force] [--json]
        lama-node update auto|judge
 
 Without a word, shows slots, versions, and what came of the last update. `check` asks the server,
-`install` puts the server's version, or BUNDLE (a file or a URL), into the other slot. The next
-restart tries it once: it is kept when the machine is well, else the old one comes back by itself.
-`auto` does what /etc/lamadist/update.conf says, `judge` looks at a system on trial; timers and
+`install` puts the server's version into the other slot, or BUNDLE: a bundle (a file or a URL), or a
+delta bundle (a file). The next restart tries it once: it is kept when the machine is well, else the
+old one comes back by itself. `download` loads ahead what `install` needs, which then does without
+the server. `auto` does what /etc/lamadist/update.conf says, `judge` looks at a system on trial; timers and
 services run them.
 
+What is loaded: a delta bundle, where the server has one from the version that runs; else RAUC
+streams the bundle, and passes over what has not changed. An interrupted download goes on where it
+was. What was loaded ahead is taken first.
+
 Options:
-  --force   also a version that is not newer
-  --reboot  restart when it is installed
+  --force     also a version that is not newer
+  --reboot    restart when it is installed
+  --stream    let RAUC stream the bundle, whatever else there is
+  --download  load the whole bundle to /var first
 
 Example:
   lama-node update install --reboot",
@@ -37,11 +49,13 @@ Example:
 
 fn run(args: &mut Args) -> Result<ExitCode> {
     let (mut word, mut bundle) = (None, None);
-    let (mut force, mut reboot) = (false, false);
+    let (mut force, mut reboot, mut how) = (false, false, How::Best);
     while let Some(a) = args.next()? {
         match a {
             Arg::Option(o) if o == "force" => force = true,
             Arg::Option(o) if o == "reboot" => reboot = true,
+            Arg::Option(o) if how == How::Best && o == "stream" => how = How::Stream,
+            Arg::Option(o) if how == How::Best && o == "download" => how = How::Download,
             Arg::Value(v) if word.is_none() => word = Some(v),
             Arg::Value(v) if bundle.is_none() && word.as_deref() == Some("install") => {
                 bundle = Some(v);
@@ -49,8 +63,12 @@ fn run(args: &mut Args) -> Result<ExitCode> {
             other => return Err(other.unknown()),
         }
     }
-    if (force || reboot) && word.as_deref() != Some("install") {
-        return Err(Error::new("--force and --reboot belong to install").hint("see --help"));
+    allowed(word.as_deref(), force, reboot)?;
+    if how != How::Best && (word.as_deref() != Some("install") || bundle.is_some()) {
+        return Err(Error::new(
+            "--stream and --download say how the server's version is installed",
+        )
+        .hint("see --help"));
     }
     match word.as_deref() {
         None => {
@@ -60,16 +78,14 @@ fn run(args: &mut Args) -> Result<ExitCode> {
         Some("check") => {
             let found = check(&Config::read()?)?;
             args.print(&found, || {
-                if found.newer {
-                    format!(
-                        "{} is there, {} runs ({})",
-                        found.version,
-                        found.running,
-                        block::size(found.size)
-                    )
-                } else {
-                    format!("{} runs, and is what the track is at", found.running)
-                }
+                let Some(size) = found.newer.then(|| block::size(found.size)) else {
+                    return current(&found);
+                };
+                let by = match &found.delta {
+                    Some(d) => format!("{} to load, of {size}", block::size(d.size)),
+                    None => size,
+                };
+                format!("{} is there, {} runs ({by})", found.version, found.running)
             })?;
             if found.revoked {
                 eprintln!("warning: {} must not run any more: update", found.running);
@@ -78,14 +94,22 @@ fn run(args: &mut Args) -> Result<ExitCode> {
         Some("install") => {
             let allow = if force { Allow::Any } else { Allow::Newer };
             let trial = match &bundle {
-                Some(b) => install(b, allow, None)?,
+                Some(b) if delta::is_one(Path::new(b)) => flow::install_delta(Path::new(b), allow)?,
+                Some(b) => {
+                    let server = b.contains("://").then(|| b.clone());
+                    let origin = Origin {
+                        server,
+                        ..Origin::default()
+                    };
+                    install(b, allow, &origin)?
+                }
                 None => {
-                    let found = check(&Config::read()?)?;
+                    let found = flow::check_or_loaded(&Config::read()?)?;
                     if !found.newer && !force {
-                        println!("{} runs, and is what the track is at", found.running);
+                        println!("{}", current(&found));
                         return Ok(ExitCode::SUCCESS);
                     }
-                    install(&found.bundle, allow, Some(&found.version))?
+                    flow::update(&found, allow, how)?
                 }
             };
             args.print(&trial, || {
@@ -99,6 +123,22 @@ fn run(args: &mut Args) -> Result<ExitCode> {
                 restart()?;
             }
         }
+        Some("download") => {
+            let found = check(&Config::read()?)?;
+            if !found.newer && !force {
+                println!("{}", current(&found));
+                return Ok(ExitCode::SUCCESS);
+            }
+            let ahead = flow::download(&found)?;
+            args.print(&ahead, || {
+                let loaded = ahead.as_ref().map(|a| (a.loaded, a.size)).unzip();
+                let loaded = trial::loaded(loaded.0, loaded.1).unwrap_or_default();
+                format!(
+                    "{} is here ({loaded}): lama-node update install needs no server",
+                    found.version
+                )
+            })?;
+        }
         Some("auto") => auto()?,
         Some("judge") => {
             if judge(&Book::new(DIR))? == Judged::Restart {
@@ -110,6 +150,21 @@ fn run(args: &mut Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn current(found: &Found) -> String {
+    format!("{} runs, and is what the track is at", found.running)
+}
+
+/// Whether these options belong to this word.
+fn allowed(word: Option<&str>, force: bool, reboot: bool) -> Result<()> {
+    if reboot && word != Some("install") {
+        return Err(Error::new("--reboot belongs to install").hint("see --help"));
+    }
+    if force && !matches!(word, Some("install" | "download")) {
+        return Err(Error::new("--force belongs to install and download").hint("see --help"));
+    }
+    Ok(())
+}
+
 fn restart() -> Result<()> {
     let run = Run::new("systemctl").args(["--no-block", "reboot"]);
     run.run().map(|_| ())
@@ -119,16 +174,28 @@ fn restart() -> Result<()> {
 fn auto() -> Result<()> {
     let config = Config::read()?;
     let book = Book::new(DIR);
-    let waiting = |book: &Book| -> Result<bool> {
-        Ok(book.trial()?.is_some_and(|t| t.stage == Stage::Installed))
-    };
+    // Takes away what a power cut left half made, too.
+    if Store::try_open(Path::new(DIR))?.is_none() {
+        eprintln!("an update is being loaded or installed already");
+        return Ok(());
+    }
     if config.automatic == Automatic::Off || config.source.url.is_none() {
         return Ok(());
     }
-    if !waiting(&book)? {
-        let found = check(&config)?;
+    let installs = config.automatic == Automatic::Install;
+    let waiting = book.trial()?.is_some_and(|t| t.stage == Stage::Installed);
+    if !waiting {
+        let found = if installs {
+            flow::check_or_loaded(&config)?
+        } else {
+            check(&config)?
+        };
         eprintln!("{} runs, the track is at {}", found.running, found.version);
-        if !found.newer || config.automatic != Automatic::Install {
+        if !found.newer {
+            // A version that was loaded ahead, and taken back since.
+            Store::clear_below(Path::new(DIR));
+        }
+        if !found.newer || !installs {
             return Ok(());
         }
         let failed = book.last()?.filter(|l| !l.kept);
@@ -136,10 +203,10 @@ fn auto() -> Result<()> {
             eprintln!("it was tried and not kept; `lama-node update install` tries it again");
             return Ok(());
         }
-        install(&found.bundle, Allow::Newer, Some(&found.version))?;
+        flow::update(&found, Allow::Newer, How::Best)?;
     }
     let (day, minute) = config::now();
-    if config.automatic == Automatic::Install && config.may_restart(day, minute) {
+    if installs && config.may_restart(day, minute) {
         eprintln!("restarting into the new version");
         return restart();
     }
@@ -168,7 +235,19 @@ fn show(s: &Standing) -> String {
             Stage::Started { .. } => "is on trial",
             Stage::Failed { .. } => "is not well, and about to restart",
         };
-        t += &format!("trial    {} {stage}\n", trial.version);
+        let loaded = trial::loaded(trial.loaded, trial.size);
+        let loaded = loaded.map(|l| format!(" ({l})")).unwrap_or_default();
+        t += &format!("trial    {} {stage}{loaded}\n", trial.version);
+    }
+    if let Some(a) = &s.ahead {
+        t += &match a.ready {
+            true => format!("loaded   {}, waits to be installed\n", a.version),
+            false => format!(
+                "loaded   {} of {}, the next try goes on\n",
+                block::size(a.loaded),
+                a.version
+            ),
+        };
     }
     if let Some(last) = &s.last {
         t += &format!("last     {}\n", last.text());

@@ -55,6 +55,17 @@ impl Mounted {
         self.done = true;
         Run::new("umount").arg(&self.at).run().map(|_| ())
     }
+
+    /// Takes it out of sight: files that are open on it can be read, and with the last of them, or the
+    /// end of this process, it is gone.
+    ///
+    /// # Errors
+    /// umount(8)'s.
+    pub fn detach(mut self) -> Result<()> {
+        self.done = true;
+        let run = Run::new("umount").arg("--lazy").arg(&self.at);
+        run.run().map(|_| ())
+    }
 }
 
 impl Drop for Mounted {

@@ -7,7 +7,8 @@
 
 use super::config::Config;
 use super::rauc;
-use super::trial::{Book, Step, Trial};
+use super::store::Store;
+use super::trial::{Book, DIR, Step, Trial};
 use crate::health::{Check, Health, Verdict, checks, own};
 use crate::kernel::{Cmdline, Slot};
 use crate::run::Run;
@@ -48,6 +49,7 @@ pub fn judge(book: &Book) -> Result<Judged> {
         Step::FellBack(outcome) => {
             eprintln!("{}", outcome.text());
             book.end(&outcome)?;
+            tidy();
             Ok(Judged::FellBack)
         }
         Step::Judge(trial) => {
@@ -61,6 +63,7 @@ pub fn judge(book: &Book) -> Result<Judged> {
                     let outcome = trial.outcome(true, String::new());
                     eprintln!("{}", outcome.text());
                     book.end(&outcome)?;
+                    tidy();
                     Ok(Judged::Kept)
                 }
                 Err(reason) => {
@@ -72,6 +75,11 @@ pub fn judge(book: &Book) -> Result<Judged> {
             }
         }
     }
+}
+
+/// What was loaded for a version that was tried is not needed any more; a power cut may have left it.
+fn tidy() {
+    Store::clear_below(Path::new(DIR));
 }
 
 /// This boot's ID.

@@ -2,15 +2,24 @@
 //! Updates: which version there is, how it gets into the other slot, and whether it is kept.
 //!
 //! RAUC is the only installer, and the only one that trusts a bundle. Here is what it leaves to
-//! others: the channel file that says which bundle ([`channel`]), when ([`config`]), and the judgement
-//! of the new system ([`judge`]), whose reasons outlive a fallback ([`trial`]).
+//! others: the channel file that says which bundle ([`channel`]), how that gets here ([`obtain`]), when
+//! ([`config`]), and the judgement of the new system ([`judge`]), whose reasons outlive a fallback
+//! ([`trial`]).
 
 pub mod channel;
 pub mod config;
+pub mod curl;
+pub mod delta;
+pub mod fetch;
+pub mod flow;
 pub mod index;
 pub mod judge;
+pub mod node;
+pub mod obtain;
+pub mod progress;
 pub mod rauc;
 pub mod source;
+pub mod store;
 pub mod trial;
 pub mod version;
 
@@ -18,10 +27,13 @@ use crate::kernel::{Cmdline, Slot};
 use crate::machine::{Machine, Partition, Role};
 use crate::run::Run;
 use crate::{Error, Result, clock, generator};
-use channel::{Channel, Known, Offer};
+use channel::{Channel, Known};
 use config::Config;
+use fetch::{Kind, Want};
+use obtain::Offer;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use store::{Ahead, Store};
 use trial::{Book, DIR, Outcome, Stage, Trial};
 use version::Version;
 
@@ -45,6 +57,14 @@ pub struct Found {
     pub bundle: String,
     /// Its bytes.
     pub size: u64,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// A delta bundle from the version that runs, with its whole URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<channel::File>,
+    /// Where the channel file lies here.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 /// Where this machine is in its updates.
@@ -63,6 +83,29 @@ pub struct Standing {
     pub trial: Option<Trial>,
     /// What came of the last one.
     pub last: Option<Outcome>,
+    /// What was loaded and not installed yet.
+    pub ahead: Option<Ahead>,
+}
+
+impl Found {
+    /// What is offered for this machine.
+    pub fn offer(&self) -> Offer<'_> {
+        Offer {
+            version: &self.version,
+            bundle: Want {
+                url: &self.bundle,
+                size: self.size,
+                sha256: &self.sha256,
+                kind: Kind::Bundle,
+            },
+            delta: self.delta.as_ref().map(|d| Want {
+                url: &d.url,
+                size: d.size,
+                sha256: &d.sha256,
+                kind: Kind::Delta,
+            }),
+        }
+    }
 }
 
 /// The slot that runs, of an installed machine.
@@ -95,6 +138,8 @@ pub fn standing() -> Result<Standing> {
         config: Config::read()?,
         trial: book.trial()?,
         last: book.last()?,
+        // Who is not root may not look.
+        ahead: Store::ahead(Path::new(DIR)).ok().flatten(),
     })
 }
 
@@ -103,6 +148,11 @@ pub fn standing() -> Result<Standing> {
 /// # Errors
 /// No server is configured, it cannot be reached, or its channel file must not be believed.
 pub fn check(config: &Config) -> Result<Found> {
+    find(config, None)
+}
+
+/// Reads the channel file, from the server or from here.
+fn find(config: &Config, kept: Option<&Path>) -> Result<Found> {
     let machine = Machine::read()?;
     let hint = "say it in /etc/lamadist/update.conf (url=, track=), or in the host's description";
     let none = |what: &str| Error::new(format!("no {what} for updates is set")).hint(hint);
@@ -118,8 +168,14 @@ pub fn check(config: &Config) -> Result<Found> {
         machine.compatible,
         machine.image
     );
-    let file = Path::new("/run/lamadist").join("update.channel");
-    fetch(&url, &file)?;
+    let file = match kept {
+        Some(file) => file.to_owned(),
+        None => {
+            let file = Path::new("/run/lamadist").join("update.channel");
+            fetch(&url, &file)?;
+            file
+        }
+    };
     let channel = Channel::open(&file, Path::new(channel::KEYRING))?;
     let dir = Path::new(DIR);
     let offer = channel.judge(&Known {
@@ -133,12 +189,19 @@ pub fn check(config: &Config) -> Result<Found> {
         Some(m) => Version::parse(&machine.version)? < Version::parse(m)?,
         None => false,
     };
+    let delta = channel.delta(&machine.version).map(|d| channel::File {
+        url: channel::resolve(&url, &d.file.url),
+        ..d.file.clone()
+    });
     Ok(Found {
         bundle: channel::resolve(&url, &channel.bundle.url),
         size: channel.bundle.size,
+        sha256: channel.bundle.sha256,
+        delta,
+        file,
         version: channel.version,
         running: machine.version,
-        newer: offer == Offer::Newer,
+        newer: offer == channel::Offer::Newer,
         revoked,
         channel: url,
     })
@@ -169,25 +232,40 @@ pub enum Allow {
     Any,
 }
 
+/// Where a bundle comes from, for who judges it.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The version that it has to be.
+    pub expected: Option<String>,
+    /// The server, which has to be reachable from the new slot, too.
+    pub server: Option<String>,
+    /// Bytes that were loaded for it, and that the whole bundle has.
+    pub loaded: Option<(u64, u64)>,
+}
+
+/// Whether this system is on trial itself.
+fn judged(book: &Book, slot: Slot) -> Result<()> {
+    match book.trial()?.filter(|t| t.to == slot) {
+        Some(t) => Err(Error::new(format!("{} is on trial itself", t.version))
+            .hint("wait until it is judged: lama-node update")),
+        None => Ok(()),
+    }
+}
+
 /// Installs a bundle, a file or a URL, into the other slot. It is started once at the next restart.
 ///
 /// # Errors
 /// RAUC does not trust it, it is for other machines or older, this system is on trial itself.
 /// Whatever goes wrong, the system that runs is as before.
-pub fn install(bundle: &str, allow: Allow, expected: Option<&str>) -> Result<Trial> {
+pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
     let slot = running()?;
     let to = slot.other().unwrap_or(slot);
     let machine = Machine::read()?;
     let book = Book::new(DIR);
     let boot = judge::boot_id();
-    if let Some(t) = book.trial()? {
-        if t.to == slot {
-            return Err(Error::new(format!("{} is on trial itself", t.version))
-                .hint("wait until it is judged: lama-node update"));
-        }
-    }
+    judged(&book, slot)?;
     let manifest = rauc::info(bundle)?;
-    permitted(&manifest, &machine, allow, expected)?;
+    permitted(&manifest, &machine, allow, origin.expected.as_deref())?;
     open(&machine, to)?;
     let trial = Trial {
         from: slot,
@@ -195,7 +273,9 @@ pub fn install(bundle: &str, allow: Allow, expected: Option<&str>) -> Result<Tri
         before: machine.version.clone(),
         version: manifest.version,
         boot,
-        server: bundle.contains("://").then(|| bundle.to_owned()),
+        server: origin.server.clone(),
+        loaded: origin.loaded.map(|l| l.0),
+        size: origin.loaded.map(|l| l.1),
         installed: clock::now(),
         stage: Stage::Installing,
     };

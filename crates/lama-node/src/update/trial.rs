@@ -7,7 +7,7 @@
 
 use crate::error::Context;
 use crate::kernel::Slot;
-use crate::{Result, clock, fs};
+use crate::{Result, block, clock, fs};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,12 @@ pub struct Trial {
     /// The server that it came from, which has to be reachable from the new slot, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// Bytes that were loaded for it; none where RAUC loaded it, or nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<u64>,
+    /// Bytes of the whole bundle, where `loaded` is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// When, RFC 3339 in UTC.
     pub installed: String,
     /// How far it has come.
@@ -73,6 +79,12 @@ pub struct Outcome {
     pub slot: Slot,
     /// When that was known, RFC 3339 in UTC.
     pub time: String,
+    /// Bytes that were loaded for it, as in [`Trial`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<u64>,
+    /// Bytes of the whole bundle, as in [`Trial`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// Why, where it was not kept.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -196,17 +208,31 @@ impl Trial {
             version: self.version.clone(),
             slot: self.to,
             time: clock::now(),
+            loaded: self.loaded,
+            size: self.size,
             reason,
         }
     }
+}
+
+/// `loaded 12.3 MiB instead of 353 MiB`, where it is known what was loaded.
+pub fn loaded(loaded: Option<u64>, size: Option<u64>) -> Option<String> {
+    let (loaded, size) = loaded.zip(size)?;
+    let mut text = format!("loaded {}", block::size(loaded));
+    if loaded < size {
+        text += &format!(" instead of {}", block::size(size));
+    }
+    Some(text)
 }
 
 impl Outcome {
     /// For people.
     pub fn text(&self) -> String {
         if self.kept {
+            let loaded = loaded(self.loaded, self.size);
+            let loaded = loaded.map(|l| format!(" ({l})")).unwrap_or_default();
             return format!(
-                "{}: {} was kept on slot {}",
+                "{}: {} was kept on slot {}{loaded}",
                 self.time,
                 self.version,
                 self.slot.name()
@@ -272,6 +298,8 @@ mod tests {
             version: "1.1.0".into(),
             boot: "one".into(),
             server: None,
+            loaded: Some(12_900_000),
+            size: Some(370_000_000),
             installed: "2025-01-01T00:00:00Z".into(),
             stage: Stage::Installed,
         }
@@ -300,7 +328,7 @@ mod tests {
                 .unwrap()
                 .unwrap()
                 .text()
-                .contains("1.1.0 was kept on slot b")
+                .ends_with("1.1.0 was kept on slot b (loaded 12.3 MiB instead of 352.8 MiB)")
         );
     }
 
@@ -356,6 +384,18 @@ mod tests {
             }
             assert_eq!(ended, walk != 63);
         }
+    }
+
+    #[test]
+    fn books_of_earlier_versions_are_read() {
+        let (dir, book) = book();
+        let json = r#"{"from":"a","to":"b","before":"1","version":"2","boot":"x","installed":"t",
+            "stage":{"stage":"installed"}}"#;
+        fs::write(dir.path().join("trial.json"), json, 0o644).unwrap();
+        let t = book.trial().unwrap().unwrap();
+        assert_eq!((t.loaded, loaded(t.loaded, t.size)), (None, None));
+        let whole = loaded(Some(1 << 20), Some(1 << 20));
+        assert_eq!(whole.as_deref(), Some("loaded 1 MiB"));
     }
 
     #[test]
