@@ -22,7 +22,13 @@ pub const MACHINE: &[&str] = &[
 ];
 
 /// Below `/var`: what only means something while it is mounted or being written.
-const TRANSIENT: &[&str] = &["lib/lamadist/etc/work", swap::STAGING, "lost+found"];
+const TRANSIENT: &[&str] = &[
+    "lib/lamadist/etc/work",
+    // updates that were loaded and not installed yet
+    "lib/lamadist/update/load",
+    swap::STAGING,
+    "lost+found",
+];
 
 /// All paths below `/var` that a restore leaves out.
 pub fn never() -> impl Iterator<Item = &'static str> {
@@ -104,6 +110,7 @@ mod tests {
         for want in [
             "--exclude=/var/lib/systemd/random-seed",
             "--exclude=/var/lib/lamadist/etc/work",
+            "--exclude=/var/lib/lamadist/update/load",
             "--exclude=/var/.lamadist-restore",
             "--exclude=/var/cache/*",
             "--exclude=/var/swap file",

@@ -254,3 +254,62 @@ fn show(s: &Standing) -> String {
     }
     t
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::Slot;
+    use crate::update::store::Ahead;
+    use crate::update::trial::Trial;
+
+    #[test]
+    fn what_was_loaded_is_shown() {
+        let mut s = Standing {
+            slot: Slot::A,
+            version: "1.0.0".into(),
+            other: None,
+            config: Config::default(),
+            trial: Some(Trial {
+                from: Slot::A,
+                to: Slot::B,
+                before: "1.0.0".into(),
+                version: "1.1.0".into(),
+                boot: String::new(),
+                server: None,
+                loaded: Some(12 << 20),
+                size: Some(353 << 20),
+                installed: String::new(),
+                stage: Stage::Installed,
+            }),
+            last: None,
+            ahead: Some(Ahead {
+                version: "1.2.0".into(),
+                loaded: 5 << 20,
+                size: 353 << 20,
+                ready: false,
+            }),
+        };
+        let text = show(&s);
+        let trial = "trial    1.1.0 waits for a restart (loaded 12 MiB instead of 353 MiB)\n";
+        assert!(text.contains(trial), "{text}");
+        assert!(text.contains("loaded   5 MiB of 1.2.0, the next try goes on\n"));
+        if let Some(a) = &mut s.ahead {
+            a.ready = true;
+        }
+        assert!(show(&s).contains("loaded   1.2.0, waits to be installed\n"));
+    }
+
+    #[test]
+    fn options_belong_to_words() {
+        for (word, force, reboot, ok) in [
+            (None, false, false, true),
+            (Some("install"), true, true, true),
+            (Some("download"), true, false, true),
+            (Some("download"), false, true, false),
+            (Some("check"), true, false, false),
+            (None, false, true, false),
+        ] {
+            assert_eq!(allowed(word, force, reboot).is_ok(), ok, "{word:?}");
+        }
+    }
+}

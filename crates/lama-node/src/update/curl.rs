@@ -68,17 +68,24 @@ impl Get for Curl {
             }
         }
         let (status, said) = curl.end().map_err(stop)?;
-        if status.success() {
-            return Ok(());
+        match status.code() {
+            // curl takes it for a file that is there as a whole.
+            Some(0) if http(&said) == 416 => Err(cut(url, Some(22), &said)),
+            Some(0) => Ok(()),
+            code => Err(cut(url, code, &said)),
         }
-        Err(cut(url, status.code(), &said))
     }
+}
+
+/// The HTTP status; 0 where there was none.
+fn http(said: &str) -> u32 {
+    let status = said.lines().find_map(|l| l.strip_prefix(STATUS));
+    status.and_then(|s| s.trim().parse().ok()).unwrap_or(0)
 }
 
 /// What curl's exit status (curl(1), "EXIT CODES") and its words mean.
 fn cut(url: &str, code: Option<i32>, said: &str) -> Cut {
-    let http = said.lines().find_map(|l| l.strip_prefix(STATUS));
-    let http: u32 = http.and_then(|s| s.trim().parse().ok()).unwrap_or(0);
+    let http = http(said);
     let then = match code {
         Some(22) => match http {
             408 | 425 | 429 | 500..=599 => Then::Again,

@@ -118,30 +118,36 @@ fn manifest(cms: &[u8], node: &dyn Node, scratch: &Path) -> Result<String> {
 }
 
 fn open(cms: &Path, node: &dyn Node) -> Result<String> {
-    let opened = Run::new("openssl")
+    let decrypt = Run::new("openssl")
         .args(["cms", "-decrypt", "-binary", "-inform", "DER"])
         .args(["-inkey", "/dev/stdin", "-recip"])
         .arg(node.certificate())
         .arg("-in")
         .arg(cms)
-        .stdin(node.key()?)
-        .run();
-    let opened = opened.map_err(|e| {
-        Error::new(format!("the bundle is not encrypted to this machine: {e}"))
-            .hint("`lama-node key` prints the certificate that it has to be encrypted to")
-    })?;
-    let signed = Run::new("openssl")
+        .stdin(node.key()?);
+    let signed = openssl(decrypt, "the bundle is not encrypted to this machine")
+        .map_err(|e| e.hint("`lama-node key` prints the certificate to encrypt it to"))?;
+    let verify = Run::new("openssl")
         .args(["cms", "-verify", "-binary", "-inform", "DER"])
         .args(["-purpose", "any", "-no-CApath", "-no-CAstore", "-CAfile"])
         .arg(node.keyring())
-        .stdin(opened.stdout)
-        .run();
-    let signed = signed.map_err(|e| {
-        Error::new(format!(
-            "nobody whom this machine trusts signed the bundle: {e}"
-        ))
-    })?;
-    String::from_utf8(signed.stdout).map_err(|_| Error::new("the bundle's manifest is no text"))
+        .stdin(signed);
+    let manifest = openssl(
+        verify,
+        "the bundle is signed by nobody whom this machine trusts",
+    )?;
+    String::from_utf8(manifest).map_err(|_| Error::new("the bundle's manifest is no text"))
+}
+
+/// What openssl(1) puts out; where it fails, `otherwise` and its last words.
+fn openssl(run: Run, otherwise: &str) -> Result<Vec<u8>> {
+    let out = run.any()?;
+    if out.status.success() {
+        return Ok(out.stdout);
+    }
+    let said = String::from_utf8_lossy(&out.stderr);
+    let last = said.lines().last().unwrap_or("openssl does not say why");
+    Err(Error::new(format!("{otherwise}: {last}")))
 }
 
 /// A file of a known length that is being written.

@@ -168,7 +168,11 @@ pub fn fetch(
             .pause
             .saturating_mul(1 << (failed - 1).min(16))
             .min(LONGEST);
-        eprintln!("{}; another try in {} s", cut.why, pause.as_secs());
+        progress.say(&format!(
+            "{}; another try in {} s",
+            cut.why,
+            pause.as_secs()
+        ));
         std::thread::sleep(pause);
     }
 }
@@ -292,7 +296,7 @@ impl Loading<'_> {
         let (at, size) = (block::size(self.at), block::size(self.want.size));
         let hint = why.help().map(str::to_owned);
         let e = Error::new(format!(
-            "{why}; {at} of {size} are there, and the next try goes on there"
+            "{why}; {at} of {size} are there, and the next try goes on"
         ));
         match hint {
             Some(h) => e.hint(h),

@@ -55,6 +55,8 @@ pub struct Got {
     pub loaded: Option<u64>,
     /// Whether it was made now, out of something smaller that is still there.
     pub made: bool,
+    /// Why it did not come out of the delta bundle that was on offer.
+    pub no_delta: Option<String>,
 }
 
 /// With what it is obtained.
@@ -96,13 +98,14 @@ pub fn obtain(with: &With<'_>, offer: &Offer<'_>, how: How) -> Result<Got> {
     }
     let mut ways = ways(how, offer.delta.is_some()).iter();
     let mut way = ways.next();
+    let mut no_delta = None;
     loop {
         let result = match (way, &offer.delta) {
             (Some(Way::Delta), Some(d)) => by_delta(with, offer, d, how, &mut note),
             (Some(Way::Whole), _) => {
                 load(with, &offer.bundle, &mut note, 0).map(|path| got(&path, Some(note.loaded)))
             }
-            _ => return Ok(got(Path::new(offer.bundle.url), None)),
+            _ => Ok(got(Path::new(offer.bundle.url), None)),
         };
         way = ways.next();
         match (result, way) {
@@ -113,8 +116,9 @@ pub fn obtain(with: &With<'_>, offer: &Offer<'_>, how: How) -> Result<Got> {
                 };
                 let why = one_line(&e);
                 eprintln!("no delta bundle: {why}; the whole bundle is {instead} instead");
+                no_delta = Some(why);
             }
-            (result, _) => return result,
+            (result, _) => return result.map(|got| Got { no_delta, ..got }),
         }
     }
 }
@@ -162,6 +166,7 @@ fn got(path: &Path, loaded: Option<u64>) -> Got {
         bundle: path.to_string_lossy().into_owned(),
         loaded,
         made: false,
+        no_delta: None,
     }
 }
 

@@ -40,6 +40,18 @@ impl Progress {
         }
     }
 
+    /// Says something in a line of its own.
+    pub fn say(&mut self, text: &str) {
+        self.clear();
+        eprintln!("{text}");
+    }
+
+    fn clear(&mut self) {
+        if self.terminal && self.shown.take().is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+
     fn next(&mut self, done: u64, now: Instant) -> Option<String> {
         if self.terminal {
             let soon = |t: Instant| now.duration_since(t) < PAUSE && done < self.total;
@@ -73,9 +85,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.terminal && self.shown.is_some() {
-            eprint!("\r\x1b[K");
-        }
+        self.clear();
     }
 }
 

@@ -72,7 +72,8 @@ impl Store {
         })
     }
 
-    /// The same, unless another process has it open. What an interrupted making left goes.
+    /// The same, unless another process has it open. What an interrupted making or installation left
+    /// goes.
     ///
     /// # Errors
     /// It cannot be made.
@@ -87,7 +88,13 @@ impl Store {
             return Ok(None);
         }
         let this = Self { dir, _lock: lock };
-        this.remove(|name| name.ends_with(".new"))?;
+        let noted = note(&this.dir).ok().flatten().map(|n| n.sha256);
+        let noted = noted.map(|sha256| format!("{sha256}.raucb"));
+        this.remove(|name| {
+            // A bundle that nobody noted came of an administrator's file.
+            let strange = name.ends_with(".raucb") && Some(name) != noted.as_deref();
+            strange || name.ends_with(".new")
+        })?;
         Ok(Some(this))
     }
 
@@ -111,12 +118,13 @@ impl Store {
         let Some(note) = note(&dir)? else {
             return Ok(None);
         };
-        Ok(Some(Ahead {
+        let ahead = Ahead {
             ready: file(&dir, &note.sha256, Kind::Bundle)?.is_file(),
             version: note.version,
             loaded: note.loaded,
             size: note.size,
-        }))
+        };
+        Ok(Some(ahead).filter(|a| a.ready || a.loaded > 0))
     }
 
     /// Where a whole file lies.
@@ -261,6 +269,12 @@ mod tests {
         drop(store);
 
         // What was being made when the power went is begun anew; the rest goes on.
+        fs::write(
+            t.path().join(NAME).join(format!("{}.raucb", sha("d"))),
+            "x",
+            0o600,
+        )
+        .unwrap();
         let store = Store::open(t.path()).unwrap();
         assert_eq!(names(&store).len(), 5);
         let again = store.begin("1.1.0", (&sha("a"), 9), &[&sha("b")]).unwrap();
