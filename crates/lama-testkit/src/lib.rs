@@ -5,6 +5,8 @@
 //! The tree is that of a build: `LAMADIST_TOOLS` names one, else the `lamadist` program that lies
 //! beside the test (`cargo test --workspace` builds it first) makes it from the lock.
 
+pub mod http;
+
 use lama_exec::Tools;
 use std::path::PathBuf;
 use std::sync::OnceLock;
