@@ -8,11 +8,15 @@ use crate::qmp::Qmp;
 use crate::registry::{Record, VmInfo};
 use lama_exec::{Running, Tools, fs};
 use serde_json::json;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// How long a guest may take over what is typed.
+const TYPING: Duration = Duration::from_secs(60);
 
 /// How to end a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,14 +244,28 @@ impl Vm {
         self.qmp()?.execute("system_reset", json!({})).map(|_| ())
     }
 
-    /// Types on its console. Newline is the Enter key.
+    /// Types on its console. Newline is the Enter key. Returns when the guest's serial port has taken
+    /// it all.
     ///
     /// # Errors
-    /// Its console is not connected, or somebody else is.
+    /// Its console is not connected, somebody else is, or the guest takes nothing.
     pub fn enter(&self, text: &str) -> Result<()> {
         let path = self.dir.join("console.sock");
-        let typed = UnixStream::connect(&path)
-            .and_then(|mut s| s.write_all(text.replace('\n', "\r").as_bytes()));
+        let typed = UnixStream::connect(&path).and_then(|mut s| {
+            s.write_all(text.replace('\n', "\r").as_bytes())?;
+            // QEMU hands it over as the port has room, and forgets the rest of a connection that is
+            // closed; one that is half closed it reads to its end, and closes then.
+            s.shutdown(Shutdown::Write)?;
+            s.set_read_timeout(Some(TYPING))?;
+            let end = Instant::now() + TYPING;
+            let mut said = [0; 4096];
+            while s.read(&mut said)? > 0 {
+                if Instant::now() > end {
+                    return Err(std::io::ErrorKind::TimedOut.into());
+                }
+            }
+            Ok(())
+        });
         typed.map_err(|source| Error::Os {
             name: self.name().into(),
             action: "type on its console",
