@@ -37,7 +37,7 @@ streams the bundle, and passes over what has not changed. An interrupted downloa
 was. What was loaded ahead is taken first.
 
 Options:
-  --force     also a version that is not newer
+  --force     also a version that is not newer, but never one that was revoked
   --reboot    restart when it is installed
   --stream    let RAUC stream the bundle, whatever else there is
   --download  load the whole bundle to /var first

@@ -12,7 +12,7 @@ use super::version::Version;
 use crate::error::Context;
 use crate::machine::Machine;
 use crate::run::Run;
-use crate::{Error, Result, fs};
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -22,6 +22,19 @@ pub const FORMAT: u32 = 1;
 pub const KEYRING: &str = "/usr/lib/rauc/keyring.pem";
 /// Bytes that a channel file has at most.
 pub const LIMIT: u64 = 1 << 20;
+/// How openssl(1) checks the signature, and prints what was signed; `-CAfile KEYRING -in FILE` follow.
+/// The keyring alone is trusted: what the system trusts servers of the web by has no say.
+pub const VERIFY: [&str; 9] = [
+    "cms",
+    "-verify",
+    "-binary",
+    "-inform",
+    "DER",
+    "-purpose",
+    "any",
+    "-no-CApath",
+    "-no-CAstore",
+];
 
 /// What it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,9 +120,7 @@ impl Channel {
     /// It is not signed by whom the keyring trusts, or is of another format.
     pub fn open(file: &Path, keyring: &Path) -> Result<Self> {
         let signed = Run::new("openssl")
-            .args([
-                "cms", "-verify", "-binary", "-inform", "DER", "-purpose", "any",
-            ])
+            .args(VERIFY)
             .arg("-CAfile")
             .arg(keyring)
             .arg("-in")
@@ -146,7 +157,10 @@ impl Channel {
             .hint("install a bundle by hand: lama-node update install FILE"));
         }
         let this: Self = serde_json::from_slice(json).context(what)?;
-        Version::parse(&this.version)?;
+        let versions = this.deltas.iter().map(|d| &d.from).chain(&this.minimum);
+        for v in versions.chain([&this.version]) {
+            Version::parse(v).context(what)?;
+        }
         for t in [&this.issued, &this.expires] {
             if !is_time(t) {
                 return Err(Error::new(format!("{what}: {t:?} is no time")));
@@ -248,35 +262,8 @@ pub fn resolve(base: &str, url: &str) -> String {
     format!("{}/{url}", base.get(..folder).unwrap_or(base))
 }
 
-/// The serial number that was seen of a track; 0 where none was.
-///
-/// # Errors
-/// The file cannot be read: nothing is believed then.
-pub fn seen(dir: &Path, track: &str) -> Result<u64> {
-    let Some(data) = fs::read_optional(dir.join(format!("serial.{track}")))? else {
-        return Ok(0);
-    };
-    let text = String::from_utf8_lossy(&data);
-    text.trim().parse().map_err(|_| {
-        Error::new(format!(
-            "{text:?} is no serial number of a channel file, in {}",
-            dir.display()
-        ))
-        .hint("remove the file serial.TRACK there when you trust the server")
-    })
-}
-
-/// Notes a serial number that was seen.
-///
-/// # Errors
-/// It cannot be written.
-pub fn note(dir: &Path, track: &str, serial: u64) -> Result<()> {
-    let text = format!("{serial}\n");
-    fs::write(dir.join(format!("serial.{track}")), text, 0o644)
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn machine() -> Machine {
@@ -286,7 +273,7 @@ mod tests {
         .unwrap()
     }
 
-    fn channel() -> Channel {
+    pub(crate) fn channel() -> Channel {
         Channel {
             format: FORMAT,
             track: "stable".into(),
@@ -357,6 +344,10 @@ mod tests {
                 "{to}"
             );
         }
+        let mut c = channel();
+        c.minimum = Some("old".into());
+        let e = Channel::parse(&serde_json::to_vec(&c).unwrap()).unwrap_err();
+        assert!(e.to_string().contains("\"old\" is no version"), "{e}");
     }
 
     #[test]
@@ -370,16 +361,6 @@ mod tests {
             assert_eq!(resolve(base, url), want);
         }
         assert_eq!(resolve("https://h", "b"), "https://h/b");
-    }
-
-    #[test]
-    fn serials_are_remembered() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(seen(dir.path(), "stable").unwrap(), 0);
-        note(dir.path(), "stable", 9).unwrap();
-        assert_eq!(seen(dir.path(), "stable").unwrap(), 9);
-        fs::write(dir.path().join("serial.stable"), "x", 0o644).unwrap();
-        assert!(seen(dir.path(), "stable").is_err());
     }
 
     proptest::proptest! {

@@ -18,6 +18,7 @@ pub mod node;
 pub mod obtain;
 pub mod progress;
 pub mod rauc;
+pub mod seen;
 pub mod source;
 pub mod store;
 pub mod trial;
@@ -181,10 +182,10 @@ fn find(config: &Config, kept: Option<&Path>) -> Result<Found> {
     let offer = channel.judge(&Known {
         machine: &machine,
         track,
-        serial: channel::seen(dir, track)?,
+        serial: seen::serial(dir, track)?,
         now: &clock::now(),
     })?;
-    channel::note(dir, track, channel.serial)?;
+    seen::note(dir, track, &channel)?;
     let revoked = match &channel.minimum {
         Some(m) => Version::parse(&machine.version)? < Version::parse(m)?,
         None => false,
@@ -223,7 +224,7 @@ fn fetch(url: &str, to: &Path) -> Result<()> {
         })
 }
 
-/// Which versions may be installed.
+/// Which versions may be installed, of those that have not been revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allow {
     /// Newer ones.
@@ -255,7 +256,7 @@ fn judged(book: &Book, slot: Slot) -> Result<()> {
 /// Installs a bundle, a file or a URL, into the other slot. It is started once at the next restart.
 ///
 /// # Errors
-/// RAUC does not trust it, it is for other machines or older, this system is on trial itself.
+/// RAUC does not trust it, it is for other machines, older, or revoked, this system is on trial itself.
 /// Whatever goes wrong, the system that runs is as before.
 pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
     let slot = running()?;
@@ -264,8 +265,13 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
     let book = Book::new(DIR);
     let boot = judge::boot_id();
     judged(&book, slot)?;
+    let oldest = match Config::read()?.source.track {
+        Some(track) => seen::minimum(Path::new(DIR), &track)?,
+        None => None,
+    };
     let manifest = rauc::info(bundle)?;
-    permitted(&manifest, &machine, allow, origin.expected.as_deref())?;
+    let expected = origin.expected.as_deref();
+    permitted(&manifest, &machine, allow, expected, oldest.as_ref())?;
     open(&machine, to)?;
     let trial = Trial {
         from: slot,
@@ -321,6 +327,7 @@ fn permitted(
     machine: &Machine,
     allow: Allow,
     expected: Option<&str>,
+    oldest: Option<&Version>,
 ) -> Result<()> {
     if m.compatible != machine.compatible {
         return Err(Error::new(format!(
@@ -336,7 +343,14 @@ fn permitted(
         ))
         .hint("the server is being changed just now, or lies; nothing was installed"));
     }
-    let newer = Version::parse(&m.version)? > Version::parse(&machine.version)?;
+    let version = Version::parse(&m.version)?;
+    if let Some(oldest) = oldest.filter(|o| version < **o) {
+        return Err(Error::new(format!(
+            "the bundle's version {version} has been revoked: the server has said that none before {oldest} may run"
+        ))
+        .hint("install a newer one; --force does not help here, only a channel file that allows it again"));
+    }
+    let newer = version > Version::parse(&machine.version)?;
     if !newer && allow == Allow::Newer {
         return Err(Error::new(format!(
             "the bundle's version {} is not newer than {}, which runs",
@@ -393,7 +407,8 @@ mod tests {
             compatible: compatible.into(),
             version: version.into(),
         };
-        let ok = |b: &rauc::Manifest, allow, expected| permitted(b, &machine, allow, expected);
+        let ok =
+            |b: &rauc::Manifest, allow, expected| permitted(b, &machine, allow, expected, None);
         assert!(ok(&bundle("c", "1.2.1"), Allow::Newer, None).is_ok());
         assert!(ok(&bundle("c", "1.2.0"), Allow::Any, None).is_ok());
         assert!(ok(&bundle("c", "1.2.1"), Allow::Newer, Some("1.2.1")).is_ok());
@@ -422,5 +437,28 @@ mod tests {
             let e = ok(&b, allow, expected).unwrap_err();
             assert!(e.to_string().contains(says) && e.help().is_some(), "{e}");
         }
+        // What was revoked is not installed, whatever is allowed; what comes after it is.
+        let revoked = |version: &str, oldest: &str| {
+            let oldest = Version::parse(oldest).unwrap();
+            permitted(
+                &bundle("c", version),
+                &machine,
+                Allow::Any,
+                None,
+                Some(&oldest),
+            )
+        };
+        for (version, oldest) in [
+            ("1.1.9", "1.2.0"),
+            ("1.3.0", "1.3.1"),
+            ("1.3.0-rc.1", "1.3.0"),
+        ] {
+            let e = revoked(version, oldest).unwrap_err();
+            assert!(
+                e.to_string().contains("revoked") && e.help().is_some(),
+                "{e}"
+            );
+        }
+        assert!(revoked("1.2.0", "1.2.0").is_ok() && revoked("1.1.0", "1.0").is_ok());
     }
 }
