@@ -55,6 +55,8 @@ pub struct Certificate {
     pub not_after: String,
     /// SHA-256 of the certificate.
     pub sha256: String,
+    /// Whether it carries the mark of a development key.
+    pub development: bool,
 }
 
 /// Takes the first element of `data` off: its tag, its content, and all of it.
@@ -208,6 +210,14 @@ fn signed(mut body: &[u8]) -> Option<Signed> {
     Some(out)
 }
 
+impl Signed {
+    /// The signers' certificates, of those that come along.
+    pub fn signed_by(&self) -> impl Iterator<Item = &Certificate> {
+        let is_signer = |c: &&Certificate| self.signers.contains(&c.as_recipient());
+        self.certificates.iter().filter(is_signer)
+    }
+}
+
 impl Certificate {
     /// Parses DER.
     pub fn parse(der: &[u8]) -> Option<Self> {
@@ -223,6 +233,7 @@ impl Certificate {
             not_before: time(c.validity().not_before.timestamp()),
             not_after: time(c.validity().not_after.timestamp()),
             sha256: hex::encode(sha2::Sha256::digest(der)),
+            development: lama_keys::is_development_certificate(der),
         })
     }
 

@@ -62,6 +62,24 @@ pub enum Error {
         /// Why.
         source: lama_node::Error,
     },
+    /// A channel file says what cannot be.
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(help("{}", source.help().unwrap_or("issue it anew with `lamadist channel`")))]
+    Channel {
+        /// The file.
+        path: PathBuf,
+        /// What.
+        source: lama_node::Error,
+    },
+    /// A channel file must not be issued so.
+    #[error("{reason}")]
+    #[diagnostic(help("{hint}"))]
+    Issue {
+        /// Why.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
     /// A value that the manifest cannot hold.
     #[error("{what} cannot stand in a manifest: {value:?}")]
     #[diagnostic(help("use letters, digits and -._+ only"))]
@@ -75,6 +93,14 @@ pub enum Error {
 
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// What must not be issued.
+pub(crate) fn issue(reason: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::Issue {
+        reason: reason.into(),
+        hint: hint.into(),
+    }
+}
 
 /// A file that is not what it is taken for.
 pub(crate) fn format(path: &Path, reason: impl Into<String>, hint: &str) -> Error {

@@ -15,7 +15,9 @@
 //! | [`manifest`] | RAUC's manifest, written and read |
 //! | [`cms`] | recipients and certificates of a CMS structure (RFC 5652) |
 //! | [`delta`] | delta bundles; their format is `lama_node::delta`'s |
+//! | [`channel`] | channel files, which say what a track is at, and the folder that they are served from |
 
+pub mod channel;
 pub mod check;
 pub mod cms;
 pub mod delta;
@@ -26,3 +28,16 @@ pub mod open;
 
 pub use error::{Error, Result};
 pub use open::Bundle;
+
+use lama_exec::fs::{self, AtPath};
+use sha2::{Digest, Sha256};
+
+/// Bytes and SHA-256, in hexadecimal, of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn digest(path: &std::path::Path) -> Result<(u64, String)> {
+    let mut h = Sha256::new();
+    let size = std::io::copy(&mut fs::open(path)?, &mut h).at("read", path)?;
+    Ok((size, lama_node::delta::hex(&h.finalize())))
+}

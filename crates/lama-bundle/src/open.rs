@@ -215,10 +215,6 @@ impl Bundle {
         };
         let signed = self.signed.as_ref();
         let certificates = signed.map_or(&[][..], |s| &s.certificates);
-        let is_signer = |c: &&Certificate| {
-            let all = signed.map_or(&[][..], |s| &s.signers);
-            all.contains(&c.as_recipient())
-        };
         let tree = get("bundle", "verity-size").and_then(|v| v.parse::<u64>().ok());
         Summary {
             file: self.path.clone(),
@@ -233,7 +229,7 @@ impl Bundle {
             min_version: get(META, "min-version"),
             development: get(META, "development").as_deref() == Some("yes"),
             images: m.map(Manifest::images).unwrap_or_default(),
-            signers: certificates.iter().filter(is_signer).cloned().collect(),
+            signers: signed.map_or_else(Vec::new, |s| s.signed_by().cloned().collect()),
             certificates: certificates.to_vec(),
             payload: Some(self.content.saturating_sub(tree.unwrap_or(0))),
             hash_tree: tree,

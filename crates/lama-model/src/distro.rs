@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `distro/lamadist.toml`: the distribution itself.
 
-use crate::Arch;
+use crate::error::suggest;
+use crate::{Arch, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,6 +34,23 @@ pub struct Distro {
     /// pattern that begins with `!` keeps what an earlier one excluded.
     #[serde(default)]
     pub exclude: Vec<String>,
+}
+
+impl Distro {
+    /// Whether there is a track of this name.
+    ///
+    /// # Errors
+    /// There is none: which there are.
+    pub fn check_track(&self, name: &str) -> Result<()> {
+        if self.tracks.contains_key(name) {
+            return Ok(());
+        }
+        Err(Error::Unknown {
+            kind: "track",
+            name: name.to_owned(),
+            hint: suggest(name, self.tracks.keys().map(String::as_str)),
+        })
+    }
 }
 
 /// The compiler of the program on the node, from the feeds like everything else.

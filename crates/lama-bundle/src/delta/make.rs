@@ -211,7 +211,7 @@ pub fn make(
         to: get("version")?,
         base,
         bundle_size: bundle.size,
-        bundle_sha256: hash(&bundle.path)?,
+        bundle_sha256: crate::digest(&bundle.path)?.1,
         cms: u32::try_from(bundle.cms.len()).unwrap_or(0),
         nonce: hex(&nonce),
         chunk: CHUNK,
@@ -289,12 +289,6 @@ fn random(out: &Path) -> Result<[u8; 16]> {
         .read_exact(&mut nonce)
         .at("read for", out)?;
     Ok(nonce)
-}
-
-fn hash(path: &Path) -> Result<String> {
-    let mut h = Sha256::new();
-    std::io::copy(&mut fs::open(path)?, &mut h).at("read", path)?;
-    Ok(hex(&h.finalize()))
 }
 
 /// Writes the decrypted payload of a bundle.

@@ -6,9 +6,8 @@
 
 use super::rules::{Rule, is_domain};
 use super::{Check, Checked};
+use crate::Result;
 use crate::distro::Distro;
-use crate::error::suggest;
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -66,18 +65,8 @@ impl Checked {
     /// It is none of them: which there are.
     pub fn check_track(&self, distro: &Distro) -> Result<()> {
         let update = self.host.update.as_ref();
-        let Some(track) = update.and_then(|u| u.track.as_ref()) else {
-            return Ok(());
-        };
-        let name = track.get_ref();
-        if distro.tracks.contains_key(name) {
-            return Ok(());
-        }
-        Err(Error::Unknown {
-            kind: "track",
-            name: name.clone(),
-            hint: suggest(name, distro.tracks.keys().map(String::as_str)),
-        })
+        let track = update.and_then(|u| u.track.as_ref());
+        track.map_or(Ok(()), |t| distro.check_track(t.get_ref()))
     }
 }
 
