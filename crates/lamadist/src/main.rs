@@ -136,6 +136,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Scripts(c) => cmd::scripts::run(&app, &c),
         Command::Tools(c) => cmd::tools::run(&app, &c),
         Command::Bundle(c) => cmd::bundle::run(&app, &c),
+        Command::Channel(c) => cmd::channel::run(&app, &c),
         Command::Verify(c) => cmd::verify::run(&app, &c),
         Command::Inspect(c) => cmd::inspect::run(&app, &c),
         Command::Host(c) => cmd::host::run(&app, &c),

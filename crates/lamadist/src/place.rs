@@ -111,6 +111,14 @@ impl Place {
         Ok(base.join(&target.bsp).join(&target.image))
     }
 
+    /// The folder that updates are served from.
+    pub fn site(&self, output: Option<&Path>) -> Result<PathBuf> {
+        output.map_or_else(
+            || Ok(self.project.join("site")),
+            |d| std::path::absolute(d).into_diagnostic(),
+        )
+    }
+
     /// The folder of virtual machines.
     pub fn vms(&self) -> Result<PathBuf> {
         Ok(base_dir("XDG_STATE_HOME", ".local/state")?.join("lamadist/vm"))

@@ -323,7 +323,9 @@ fn mise_tasks_have_the_programs_flags() {
         let ends = |c: char| !c.is_ascii_alphanumeric() && c != '-';
         help.split(ends).any(|w| w == flag)
     };
-    for task in ["build", "vm", "netboot", "lock", "keys", "oe", "clean"] {
+    for task in [
+        "build", "vm", "netboot", "channel", "lock", "keys", "oe", "clean",
+    ] {
         let mut path = vec![task];
         let script = text(&format!(".mise/tasks/{task}"));
         let mut offered: BTreeMap<Vec<&str>, BTreeSet<&str>> = BTreeMap::new();

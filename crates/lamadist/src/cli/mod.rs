@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line. Flags mean the same everywhere; every command shows an example.
 
+mod channel;
 mod host;
 mod oe;
 mod vm;
 
+pub use channel::*;
 pub use host::*;
 pub use oe::*;
 pub use vm::*;
@@ -94,9 +96,11 @@ pub enum Command {
     Tools(ToolsCmd),
     /// Make the update bundle of a build, or a delta bundle to it
     Bundle(Bundle),
-    /// Tell what an artefact is: a build's index.json, a bundle, a delta bundle
+    /// Publish a build's bundle: a signed channel file, and what it names, for any web server
+    Channel(Channel),
+    /// Tell what an artefact is: a build's index.json, a bundle, a delta bundle, a channel file
     Inspect(Inspect),
-    /// Tell whether a bundle may be installed: signature, format, every byte
+    /// Tell whether a bundle may be installed, or a channel file believed: signature, every byte
     Verify(Verify),
     /// Remove what can be made again
     Clean(Clean),
@@ -355,9 +359,9 @@ pub struct Bundle {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  lamadist inspect deploy/x86_64/base/lamadist.raucb --json")]
 pub struct Inspect {
-    /// An index.json, or the folder it is in; a bundle; a delta bundle
+    /// An index.json, or the folder it is in; a bundle; a delta bundle; a channel file
     pub file: PathBuf,
-    /// Open a bundle with the release key set instead of the development set
+    /// Open it with the release key set instead of the development set
     #[arg(long)]
     pub release: bool,
 }
@@ -368,7 +372,7 @@ pub struct Inspect {
   lamadist verify deploy/x86_64/base/lamadist.raucb
   lamadist verify from-1.4.0.delta --from older/lamadist.raucb")]
 pub struct Verify {
-    /// The bundle, or a delta bundle
+    /// The bundle, a delta bundle, or a channel file with what it names beside it
     pub file: PathBuf,
     /// Of a delta bundle: the version that it begins with, its bundle or the folder of its build. The
     /// bundle is made out of both, as a machine does it, and checked

@@ -98,6 +98,8 @@ pub struct Old {
     pub version: String,
     /// RAUC's `compatible`, where it is known.
     pub compatible: Option<String>,
+    /// Its image, where it is known.
+    pub image: Option<String>,
     /// Its root.
     pub root: PathBuf,
     /// Its UKI.
@@ -129,6 +131,7 @@ impl Old {
                 uki: file(Kind::Uki)?,
                 version: index.version.clone(),
                 compatible: None,
+                image: Some(index.image.clone()),
             });
         }
         let old = Bundle::open(from, with)?;
@@ -160,6 +163,7 @@ impl Old {
             uki: image(class::UKI)?,
             version: summary.version.unwrap_or_default(),
             compatible: summary.compatible,
+            image: summary.image,
         })
     }
 }

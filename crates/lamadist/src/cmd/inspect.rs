@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `lamadist inspect`: a build's index, a bundle, a delta bundle.
+//! `lamadist inspect`: a build's index, a bundle, a delta bundle, a channel file.
 
 use crate::App;
 use crate::cli::Inspect;
@@ -29,6 +29,9 @@ pub fn run(app: &App, c: &Inspect) -> Result<ExitCode> {
     let _ = opened.by_ref().take(8).read_to_end(&mut start);
     if start == MAGIC {
         return delta(app, &file);
+    }
+    if let Some(told) = super::channel::inspect(app, c, &file)? {
+        return Ok(told);
     }
     let (tools, keys) = opener(app, c.release)?;
     let scratch = bundle::scratch(app);
@@ -89,7 +92,8 @@ fn delta(app: &App, file: &Path) -> Result<ExitCode> {
     })
 }
 
-fn mib(n: u64) -> f64 {
+/// Bytes in MiB.
+pub fn mib(n: u64) -> f64 {
     n as f64 / f64::from(1 << 20)
 }
 

@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod bundle;
+pub mod channel;
 pub mod clean;
 pub mod host;
 pub mod inspect;

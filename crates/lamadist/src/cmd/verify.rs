@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `lamadist verify`: whether a bundle may be installed; of a delta bundle, the one it leads to.
+//! `lamadist verify`: whether a bundle may be installed; of a delta bundle, the one it leads to; whether
+//! a channel file may be believed.
 
 use crate::App;
 use crate::cli::Verify;
@@ -16,10 +17,13 @@ use std::process::ExitCode;
 
 /// Checks signature, format and every byte.
 pub fn run(app: &App, c: &Verify) -> Result<ExitCode> {
+    let file = std::path::absolute(&c.file).unwrap_or_else(|_| c.file.clone());
+    if let Some(told) = super::channel::verify(app, c, &file)? {
+        return Ok(told);
+    }
     let (tools, keys) = opener(app, c.release)?;
     let scratch = place::scratch(app);
     let with = place::with(&tools, Some(&keys), &scratch);
-    let file = std::path::absolute(&c.file).unwrap_or_else(|_| c.file.clone());
     let held = Scratch::new_in(&scratch)?;
     let mut start = Vec::new();
     // What cannot be read here is told when it is opened.

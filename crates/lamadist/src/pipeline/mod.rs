@@ -170,16 +170,7 @@ pub fn build(app: &App, c: &cli::Build) -> Result<Built> {
         Policy::Extend
     };
     let keys = if c.release {
-        let dir = app.place.release_keys();
-        if !dir.exists() {
-            return Err(miette!(
-                help = "make one with `lamadist keys init --release --name NAME`",
-                "a release is signed by a release key set, not by development keys, and there is none in {}",
-                dir.display()
-            ));
-        }
-        let set = KeySet::open(dir)?;
-        set.require_release()?;
+        let set = release_keys(app)?;
         release::pinned_tools()?;
         set
     } else {
@@ -322,11 +313,32 @@ pub fn built(app: &App, target: &cli::Target) -> Result<(PathBuf, Index)> {
 /// The keys that signed what lies in a deploy folder: a release set's, where it is a release and
 /// there is such a set.
 pub fn keys_of(app: &App, deploy: &Path) -> Result<KeySet> {
-    let release = Index::read(deploy).is_ok_and(|i| !i.version.ends_with("-dev"));
+    let version = Index::read(deploy).map(|i| i.version);
+    keys_for(app, version.as_deref().unwrap_or("-dev"))
+}
+
+/// The keys that sign a version: see [`keys_of`].
+pub fn keys_for(app: &App, version: &str) -> Result<KeySet> {
+    let release = !version.ends_with("-dev");
     if release && app.place.release_keys().join("keyset.toml").is_file() {
         return Ok(KeySet::open(app.place.release_keys())?);
     }
     development(app)
+}
+
+/// The release keys, which `--release` insists on.
+pub fn release_keys(app: &App) -> Result<KeySet> {
+    let dir = app.place.release_keys();
+    if !dir.exists() {
+        return Err(miette!(
+            help = "make one with `lamadist keys init --release --name NAME`",
+            "a release is signed by a release key set, not by development keys, and there is none in {}",
+            dir.display()
+        ));
+    }
+    let set = KeySet::open(dir)?;
+    set.require_release()?;
+    Ok(set)
 }
 
 /// The development keys, made on first use.
