@@ -155,14 +155,20 @@ fn a_channel_file_is_believed_whole_and_from_us_only() {
         fs::read(&ca).unwrap(),
     )
     .unwrap();
+    // A keyring with another name in it: of two of one name openssl asks only the first.
+    let ring = b.keys.certificate_path(lama_keys::Role::Db);
     let verified = |options: &[&str]| {
         let cmd = b.tools.command("openssl").args(options).arg("-CAfile");
         let cmd = cmd.arg(&ring).arg("-in").arg(&damaged);
         let cmd = cmd.env("SSL_CERT_DIR", b.path("web")).bind_ro(b.dir.path());
         cmd.run_any().unwrap().0.success()
     };
-    let careless: Vec<&str> = VERIFY.into_iter().filter(|o| *o != "-no-CApath").collect();
-    assert!(verified(&careless) && !verified(&VERIFY));
+    let careless: Vec<&str> = VERIFY
+        .into_iter()
+        .filter(|o| !o.starts_with("-no-CA"))
+        .collect();
+    assert!(verified(&careless), "this is no test");
+    assert!(!verified(&VERIFY));
 }
 
 #[test]

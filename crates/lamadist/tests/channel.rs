@@ -175,7 +175,10 @@ fn a_build_is_published_and_only_goes_forward() {
         &["channel", "--track", "stabel"],
         &["no track", "did you mean", "stable"],
     );
-    d.no_channel(&["--release"], &["release key set", "keys init --release"]);
+    d.no_channel(
+        &["--release"],
+        &["development build (1.1.0-dev)", "--release"],
+    );
     d.no_channel(
         &["--minimum", "1.1.0"],
         &["no version before 1.1.0 may run"],

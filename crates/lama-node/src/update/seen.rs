@@ -73,17 +73,17 @@ mod tests {
             (0, None)
         );
         let mut c = channel();
-        for (serial, names, holds) in [
+        for (number, names, holds) in [
             (9, None, None),
             (10, Some("1.2.0"), Some("1.2.0")),
             // Nothing said is nothing lifted; a lower one is the administrator's word.
             (11, None, Some("1.2.0")),
             (12, Some("1.1.0"), Some("1.1.0")),
         ] {
-            c.serial = serial;
+            c.serial = number;
             c.minimum = names.map(str::to_owned);
             note(dir, "stable", &c).unwrap();
-            assert_eq!(serial(dir, "stable").unwrap(), serial);
+            assert_eq!(serial(dir, "stable").unwrap(), number);
             assert_eq!(oldest("stable").as_deref(), holds);
         }
         assert_eq!((serial(dir, "lts").unwrap(), oldest("lts")), (0, None));
