@@ -28,6 +28,6 @@ pub use error::{Error, Result, parse};
 pub use image::{Compression, Image, PackageGroup};
 pub use layout::Layout;
 pub use load::Description;
-pub use machine::{Arch, Debian, Machine, Version};
+pub use machine::{Arch, Boot, Debian, Loader, Machine, Version};
 pub use schema::{SCHEMAS, schema};
 pub use select::Selection;

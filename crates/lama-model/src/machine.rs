@@ -86,6 +86,29 @@ pub struct Machine {
     /// Kernel modules that its initrd holds besides their dependencies.
     #[serde(default)]
     pub initrd_modules: Vec<String>,
+    /// How it starts.
+    #[serde(default)]
+    pub boot: Boot,
+}
+
+/// How a machine starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Boot {
+    /// What starts the UKI of a slot on an installed machine.
+    #[serde(default)]
+    pub loader: Loader,
+}
+
+/// What starts the UKI of a slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loader {
+    /// The firmware itself, by its variables `BootOrder` and `BootNext`.
+    #[default]
+    Firmware,
+    /// systemd-boot, which counts attempts: for firmware whose variables cannot be set at run time.
+    SystemdBoot,
 }
 
 /// Whether the debian engine can build a machine.

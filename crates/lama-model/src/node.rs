@@ -3,6 +3,7 @@
 //! the node needs neither the description nor its parser.
 
 use crate::layout::{Encryption, FileSystem, Partition, Role, Slot};
+use crate::machine::Loader;
 use crate::{Arch, Selection};
 use serde::Serialize;
 
@@ -17,6 +18,7 @@ struct Machine<'a> {
     image: &'a str,
     version: &'a str,
     compatible: &'a str,
+    loader: Loader,
     layout: Vec<Part<'a>>,
 }
 
@@ -46,6 +48,7 @@ impl Selection<'_> {
             image: &self.image,
             version,
             compatible: &self.machine.compatible,
+            loader: self.machine.boot.loader,
             layout: self
                 .layout
                 .partitions

@@ -6,6 +6,7 @@
 
 use crate::Selection;
 use crate::layout::{Encryption, Partition, Role, Slot};
+use crate::machine::Loader;
 use std::fmt::Write as _;
 
 /// Where the configuration lies in the root. RAUC looks here last: a `/etc/rauc/system.conf` would
@@ -17,6 +18,8 @@ pub const KEYRING: &str = "usr/lib/rauc/keyring.pem";
 pub const KEY: &str = "lamadist.node.key";
 /// Where the node's certificate lies: what bundles are encrypted to.
 pub const CERTIFICATE: &str = "/var/lib/lamadist/node.crt";
+/// What RAUC asks and tells of the slots where systemd-boot starts them (`distro/files/core`).
+pub const BACKEND: &str = "/usr/lib/rauc/boot-backend";
 /// Where RAUC keeps what it knows of the slots.
 pub const DATA: &str = "/var/lib/lamadist/rauc";
 
@@ -40,22 +43,31 @@ pub fn bootname(slot: Slot) -> &'static str {
 }
 
 impl Selection<'_> {
-    /// `system.conf`, or none for a machine whose boot loader is not UEFI's own: one with loaders
-    /// outside any partition.
+    /// `system.conf`, or none for a machine with loaders outside any partition whose description does
+    /// not say that systemd-boot chooses the slot: its firmware could not be told.
     pub fn rauc_conf(&self) -> Option<String> {
-        if !self.layout.raw.is_empty() {
+        let loader = self.machine.boot.loader;
+        if !self.layout.raw.is_empty() && loader == Loader::Firmware {
             return None;
         }
         let mut s = String::from(
             "# Rendered from distro/ by lamadist. Slots are those of the machine's layout.\n[system]\n",
         );
         let _ = writeln!(s, "compatible={}", self.machine.compatible);
-        // The firmware's boot order and BootNext; a bundle without a hash tree of its own is refused.
-        s += "bootloader=efi\nbundle-formats=-plain\n";
+        // By the firmware's boot order and BootNext, or by entries of systemd-boot's.
+        let _ = match loader {
+            Loader::Firmware => writeln!(s, "bootloader=efi"),
+            Loader::SystemdBoot => writeln!(s, "bootloader=custom"),
+        };
+        // A bundle without a hash tree of its own is refused.
+        s += "bundle-formats=-plain\n";
         if let Some(v) = &self.machine.min_version {
             let _ = writeln!(s, "min-bundle-version={v}");
         }
         let _ = writeln!(s, "data-directory={DATA}\nmountprefix=/run/rauc/mnt");
+        if loader == Loader::SystemdBoot {
+            let _ = writeln!(s, "\n[handlers]\nbootloader-custom-backend={BACKEND}");
+        }
         s += "\n[keyring]\npath=keyring.pem\ncheck-purpose=codesign\n";
         let _ = writeln!(
             s,

@@ -2,7 +2,8 @@
 //! What the build tells the program on the node is what that understands.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use lama_model::Description;
+use lama_model::{Description, Loader};
+use lama_node::loader;
 use lama_node::machine::{Machine, Role};
 
 #[test]
@@ -18,6 +19,11 @@ fn the_node_reads_what_is_rendered() {
             (&*m.bsp, &*m.image, &*m.version, &m.compatible),
             (bsp, "base", "1.2.3", &machine.compatible)
         );
+        let described = match machine.boot.loader {
+            Loader::Firmware => loader::Loader::Firmware,
+            Loader::SystemdBoot => loader::Loader::SystemdBoot,
+        };
+        assert_eq!(m.loader, described, "{bsp}");
         assert_eq!(m.layout.len(), selection.layout.partitions.len());
         for (read, described) in m.layout.iter().zip(&selection.layout.partitions) {
             assert_eq!(&read.label, described.label.get_ref());

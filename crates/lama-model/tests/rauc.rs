@@ -2,7 +2,8 @@
 //! RAUC's configuration of each machine.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use lama_model::{Description, Version};
+use lama_model::{Description, Loader, Version, rauc};
+use std::os::unix::fs::PermissionsExt;
 
 fn description() -> Description {
     Description::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../distro")).unwrap()
@@ -16,11 +17,27 @@ fn slots_are_those_of_the_layout() {
 }
 
 #[test]
-fn another_boot_loader_has_none() {
+fn without_variables_systemd_boot_is_told() {
     let d = description();
-    for (bsp, _) in d.machines() {
+    let conf = d.select("rk1", "base").unwrap().rauc_conf().unwrap();
+    insta::assert_snapshot!(conf);
+    // What it names is laid into the root, and can be started.
+    let backend = d.root.join("files/core").join(&rauc::BACKEND[1..]);
+    let mode = std::fs::metadata(&backend).unwrap().permissions().mode();
+    assert_eq!(mode & 0o111, 0o111, "{}", backend.display());
+}
+
+#[test]
+fn every_machine_has_one_of_the_two() {
+    let d = description();
+    for (bsp, m) in d.machines() {
         let s = d.select(bsp, "base").unwrap();
-        assert_eq!(s.rauc_conf().is_none(), !s.layout.raw.is_empty(), "{bsp}");
+        let conf = s.rauc_conf().unwrap();
+        let custom = conf.contains("bootloader=custom") && conf.contains(rauc::BACKEND);
+        assert_eq!(custom, m.boot.loader == Loader::SystemdBoot, "{bsp}");
+        assert_ne!(custom, conf.contains("bootloader=efi"), "{bsp}");
+        // Firmware from outside any partition is U-Boot here, which cannot be told at run time.
+        assert!(custom || s.layout.raw.is_empty(), "{bsp}");
     }
 }
 

@@ -174,7 +174,7 @@ fn overview() -> String {
         "lama-node: what a LamaDist machine does for itself\n\nUsage: lama-node COMMAND [OPTIONS]\n\nCommands:\n",
     );
     for c in cmd::ALL {
-        s += &format!("  {:10} {}\n", c.name, c.about);
+        s += &format!("  {:12} {}\n", c.name, c.about);
     }
     s += "\nEvery command knows --help and --json.\n";
     s

@@ -6,6 +6,7 @@ use crate::error::{Context, Result};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -120,6 +121,62 @@ pub fn copy(from: &mut impl Read, path: impl AsRef<Path>, mode: u32) -> Result<u
             let _ = fs::remove_file(&new);
         })
         .context(what)
+}
+
+/// Brings what was changed in a directory to the disk.
+///
+/// # Errors
+/// It cannot be opened, or the disk is broken.
+pub fn sync(dir: impl AsRef<Path>) -> Result<()> {
+    let dir = dir.as_ref();
+    let synced = File::open(dir).and_then(|d| d.sync_all());
+    synced.context(format_args!("cannot sync {}", dir.display()))
+}
+
+/// What is done where somebody else holds a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// To wait.
+    Wait,
+    /// To go without.
+    Leave,
+}
+
+/// Locks a file, which is made (flock(2)); the lock ends with what is returned. Nothing is where
+/// somebody else holds it and is not waited for.
+///
+/// # Errors
+/// The file cannot be made or locked.
+pub fn lock(path: impl AsRef<Path>, busy: Busy) -> Result<Option<File>> {
+    let path = path.as_ref();
+    let what = format!("cannot lock {}", path.display());
+    if let Some(dir) = path.parent() {
+        create_dir(dir)?;
+    }
+    // Not one that is renamed into its place: everybody has to have the same.
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .context(&what)?;
+    let how = match busy {
+        Busy::Wait => libc::LOCK_EX,
+        Busy::Leave => libc::LOCK_EX | libc::LOCK_NB,
+    };
+    loop {
+        // SAFETY: a plain system call on an open descriptor.
+        if unsafe { libc::flock(file.as_raw_fd(), how) } == 0 {
+            return Ok(Some(file));
+        }
+        let e = std::io::Error::last_os_error();
+        match e.kind() {
+            ErrorKind::Interrupted => {}
+            ErrorKind::WouldBlock => return Ok(None),
+            _ => return Err(e).context(what),
+        }
+    }
 }
 
 /// Opens a file for reading.
@@ -253,5 +310,24 @@ pub fn remove_tree(path: impl AsRef<Path>) -> Result<()> {
             Err(e).context(format_args!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/lock");
+        let held = lock(&path, Busy::Wait).unwrap();
+        assert!(held.is_some());
+        assert!(lock(&path, Busy::Leave).unwrap().is_none());
+        drop(held);
+        assert!(lock(&path, Busy::Leave).unwrap().is_some());
+        assert!(lock("/proc/lock", Busy::Leave).is_err());
+        sync(dir.path()).unwrap();
+        assert!(sync("/nonexistent").is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! whose UUIDs follow from the ESP that was booted ([`crate::ids`]). Only where the firmware has no
 //! variables, GPT names have to do.
 
+use crate::block::UNFINISHED;
 use crate::error::Context;
 use crate::kernel::{Cmdline, Slot};
 use crate::machine::{Machine, Partition, Role};
@@ -96,6 +97,17 @@ fn rules(machine: &Machine, esp: Option<&str>) -> String {
              SYMLINK+=\"lamadist/{}\"",
             p.label
         );
+        // Named so as long as its installation lacks its last step (see `repair`); another disk's is
+        // linked only where nothing else is.
+        if esp.is_none() && p.role == Role::Esp {
+            let _ = writeln!(
+                s,
+                "SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"partition\", \
+                 ENV{{ID_PART_ENTRY_NAME}}==\"{UNFINISHED}\", SYMLINK+=\"lamadist/{}\", \
+                 OPTIONS+=\"link_priority=-100\"",
+                p.label
+            );
+        }
     }
     s
 }
@@ -212,6 +224,9 @@ mod tests {
         assert!(
             r.contains("ENV{ID_PART_ENTRY_NAME}==\"verity-a\", SYMLINK+=\"lamadist/verity-a\"")
         );
+        let unfinished =
+            "==\"lamadist-installing\", SYMLINK+=\"lamadist/esp\", OPTIONS+=\"link_pri";
+        assert!(r.contains(unfinished), "{r}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::error::{Context, Result};
 use crate::fs;
+use crate::loader::Loader;
 use serde::Deserialize;
 
 /// Where the build lays it.
@@ -20,6 +21,9 @@ pub struct Machine {
     pub version: String,
     /// RAUC's `compatible`.
     pub compatible: String,
+    /// What starts the UKI of a slot; the firmware, where the image is older than the word.
+    #[serde(default)]
+    pub loader: Loader,
     /// How its disk is divided, in this order.
     pub layout: Vec<Partition>,
 }

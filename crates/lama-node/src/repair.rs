@@ -4,13 +4,15 @@
 //! A disk whose installation lacks nothing but its last step starts, and still bears the mark by which
 //! a medium knows that it may install anew without asking. And a firmware that lost its variables
 //! starts the disk by the path that it looks for on any disk, but RAUC needs its entries `A` and `B`.
-//! Both are mended at every boot.
+//! Both are mended at every boot, and so are systemd-boot's entries where it starts the machine.
 
 use crate::block::{self, UNFINISHED};
 use crate::grow::Partition;
 use crate::kernel::{Cmdline, Slot};
+use crate::loader::Place;
 use crate::machine::Machine;
-use crate::{Error, Result, efi, ids};
+use crate::update::judge::boot_id;
+use crate::{Error, Result, ids};
 use serde::Serialize;
 
 /// What was mended, a line each.
@@ -33,36 +35,41 @@ impl Repaired {
 /// Mends it.
 ///
 /// # Errors
-/// This is not an installed machine, its disk's table or the firmware's variables cannot be written.
+/// This is not an installed machine; its disk's table, the firmware's variables or the ESP cannot be
+/// written.
 /// What was mended before that stays.
 pub fn repair(machine: &Machine) -> Result<Repaired> {
-    let booted = match Cmdline::read()?.slot() {
-        Some(s @ (Slot::A | Slot::B)) => s.name(),
+    let slot = match Cmdline::read()?.slot() {
+        Some(s @ (Slot::A | Slot::B)) => s,
         _ => {
             return Err(Error::new("this is not an installed machine")
                 .hint("there is nothing to mend on the live system of a medium"));
         }
     };
-    let esp = ids::booted_esp().ok_or_else(|| {
-        Error::new("the firmware does not say which disk was booted")
-            .hint("LamaDist starts by UEFI, without a boot loader between")
-    })?;
-    let partition = Partition::find(&format!("/dev/disk/by-partuuid/{esp}"))?;
+    let esp = ids::booted_esp();
+    let link = match &esp {
+        Some(e) => format!("/dev/disk/by-partuuid/{e}"),
+        // By its name, then, as all of the machine's partitions (see `generator`).
+        None => format!("/dev/lamadist/{}", machine.esp_label()),
+    };
+    let partition = Partition::find(&link)?;
     let mut out = Repaired::default();
-    let name = block::devices()?
-        .iter()
-        .find_map(|d| d.partition(&esp).and_then(|p| p.partlabel.clone()));
-    if name.as_deref() == Some(UNFINISHED) {
+    let devices = block::devices()?;
+    let mut all = devices.iter().flat_map(block::Device::all);
+    let name = all.find(|d| d.path == partition.path);
+    if name.and_then(|p| p.partlabel.as_deref()) == Some(UNFINISHED) {
         block::set_name(&partition.disk, machine.esp_number(), machine.esp_label())?;
         out.did
             .push("took away the mark of an interrupted installation".to_owned());
     }
-    out.did.extend(efi::mend(
-        &partition.disk,
-        machine.esp_number(),
-        &esp,
-        booted,
-    )?);
+    let place = Place {
+        disk: &partition.disk,
+        partition: machine.esp_number(),
+        esp: esp.as_deref(),
+        slot,
+    };
+    out.did
+        .extend(machine.loader.mend(machine, place, &boot_id())?);
     Ok(out)
 }
 

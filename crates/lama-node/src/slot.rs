@@ -7,6 +7,8 @@
 //! beside its place, synced, and renamed.
 
 use crate::install::mount::Mounted;
+use crate::loader::backend::Turn;
+use crate::loader::{addons, uki};
 use crate::{Error, Result, fs};
 use std::path::{Path, PathBuf};
 
@@ -78,6 +80,7 @@ impl Request {
         match &self.mounted {
             Some(at) => self.install_to(at),
             None => {
+                let _turn = Turn::wait()?;
                 let device = self.device.display().to_string();
                 let esp = Mounted::new(&device, "vfat", MOUNT, "rw")?;
                 self.install_to(esp.at())?;
@@ -91,8 +94,8 @@ impl Request {
     /// # Errors
     /// As there.
     pub fn install_to(&self, esp: &Path) -> Result<()> {
-        let uki = format!("EFI/Linux/lamadist-{}.efi", self.slot);
-        let addon = esp.join(format!("{uki}.extra.d/slot.addon.efi"));
+        let uki = uki(self.slot);
+        let addon = esp.join(addons(&uki)).join("slot.addon.efi");
         let uki = esp.join(uki);
         let (digest, size) = fs::sha256(&self.uki)?;
         if digest != self.sha256.to_ascii_lowercase() {

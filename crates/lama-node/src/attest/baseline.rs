@@ -28,6 +28,9 @@ pub struct Baseline {
     pub uki: Uki,
     /// Its addons.
     pub addons: Vec<Addon>,
+    /// The boot loader that starts the UKI, where there is one.
+    #[serde(default)]
+    pub loader: Option<Loader>,
     /// Fingerprints of the certificates that sign for `db`.
     pub db: Vec<String>,
 }
@@ -82,6 +85,16 @@ pub struct Addon {
     pub authenticode: String,
     /// What it adds to the command line, measured into PCR 12.
     pub cmdline: String,
+}
+
+/// A boot loader.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Loader {
+    /// Its file.
+    pub file: String,
+    /// Its Authenticode digest, measured into PCR 4.
+    pub authenticode: String,
 }
 
 impl Baseline {

@@ -142,6 +142,9 @@ impl Check<'_> {
         if authenticode == b.uki.kernel_authenticode {
             return Some("the kernel in the UKI".to_owned());
         }
+        if let Some(l) = b.loader.as_ref().filter(|l| l.authenticode == authenticode) {
+            return Some(format!("the boot loader {}", l.file));
+        }
         let mut all = b.addons.iter().chain(self.addons);
         let addon = all.find(|a| a.authenticode == authenticode)?;
         Some(format!("the addon {}", addon.file))

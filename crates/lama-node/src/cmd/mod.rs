@@ -3,6 +3,7 @@
 
 mod attest;
 mod backup;
+mod boot_backend;
 mod enroll;
 mod etc;
 mod grow;
@@ -38,4 +39,5 @@ pub const ALL: &[Command] = &[
     repair::COMMAND,
     key::COMMAND,
     slot_hook::COMMAND,
+    boot_backend::COMMAND,
 ];

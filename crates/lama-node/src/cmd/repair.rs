@@ -15,8 +15,9 @@ pub const COMMAND: Command = Command {
     help: "\
 Usage: lama-node repair [--json]
 
-Makes the firmware's boot entries A and B where they are missing, removes those of another disk, and
-takes away the mark of an installation that was cut off at its very end. Runs at every boot.
+Makes the firmware's boot entries A and B where they are missing, and removes those of another disk.
+Where systemd-boot starts the machine, does the same with its entries, and finds out whether it counts
+attempts. Takes away the mark of an installation that was cut off at its very end. Runs at every boot.
 
 Example:
   lama-node repair",

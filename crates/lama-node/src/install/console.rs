@@ -125,7 +125,7 @@ impl<R: BufRead, W: Write> Console<R, W> {
             i.answers.disk = Some(Choice::Path(disk.path.clone()));
             i.answers.wipe = true;
             i.answers.reinstall = disk.ptuuid.as_ref().map(|u| u.to_ascii_lowercase());
-            let content = i.source.content()?;
+            let content = i.source.content(i.machine.loader)?;
             let plan = plan::allowed(disk, &i.machine, &i.answers)
                 .and_then(|()| plan::plan(disk, &i.machine, content));
             let plan = match plan {

@@ -18,10 +18,12 @@ pub mod source;
 use crate::block::{self, Device, UNFINISHED};
 use crate::error::Context;
 use crate::kernel::{Cmdline, Slot};
+use crate::loader::{self, Loader};
 use crate::luks::{self, Opener, Secret};
 use crate::machine::Machine;
 use crate::run::Run;
-use crate::{Error, Result, efi, fs, ids};
+use crate::update::judge::boot_id;
+use crate::{Error, Result, fs, ids};
 use answers::{Answers, Finish};
 use mount::Mounted;
 use plan::Plan;
@@ -113,7 +115,11 @@ impl Installer {
     pub fn plan(&self) -> Result<Plan> {
         let disks = self.disks();
         let disk = plan::choose(&disks, &self.machine, &self.answers)?;
-        plan::plan(disk, &self.machine, self.source.content()?)
+        plan::plan(
+            disk,
+            &self.machine,
+            self.source.content(self.machine.loader)?,
+        )
     }
 
     /// What keeps this machine from being installed as it should be.
@@ -194,15 +200,21 @@ impl Installer {
     /// Whatever goes wrong.
     pub fn activate(&self, plan: &Plan, ready: &mut Prepared) -> Result<()> {
         let disk = plan.disk.path.as_str();
-        // For the day when the firmware has forgotten its entries.
         let target = target_esp(&ready.esp)?;
-        self.uki(target.at(), source::boot_path(), "a")?;
+        match self.machine.loader {
+            // For the day when the firmware has forgotten its entries.
+            Loader::Firmware => self.uki(target.at(), loader::boot_path(), "a")?,
+            Loader::SystemdBoot => {
+                let boot = boot_id();
+                loader::install_systemd_boot(target.at(), &self.source.systemd_boot(), &boot)?;
+            }
+        }
         target.close()?;
         let number = self.machine.esp_number();
-        if let Err(e) = efi::entries(disk, number) {
+        if let Err(e) = self.machine.loader.introduce(disk, number) {
             ready.notes.push(format!(
                 "The firmware takes no boot entries ({e}); it will start {} instead.",
-                source::boot_path()
+                loader::boot_path()
             ));
         }
         block::set_name(disk, number, self.machine.esp_label())?;
@@ -254,9 +266,9 @@ impl Installer {
     }
 
     fn boot_files(&self, esp: &Path) -> Result<()> {
-        self.uki(esp, &efi::uki("a"), "a")?;
+        self.uki(esp, &loader::uki("a"), "a")?;
         // The other slot gets its UKI with its first update.
-        let addon = Path::new(&efi::addons(&efi::uki("b"))).join("slot.addon.efi");
+        let addon = Path::new(&loader::addons(&loader::uki("b"))).join("slot.addon.efi");
         source::copy(&self.source.slot_addon("b"), &esp.join(addon))?;
         if let Some(host) = self.source.host_addon() {
             source::copy(&host, &esp.join("loader/addons/host.addon.efi"))?;
@@ -266,7 +278,7 @@ impl Installer {
 
     /// The UKI at this path, with the addon of a slot before it.
     fn uki(&self, esp: &Path, path: &str, slot: &str) -> Result<()> {
-        let addon = Path::new(&efi::addons(path)).join("slot.addon.efi");
+        let addon = Path::new(&loader::addons(path)).join("slot.addon.efi");
         source::copy(&self.source.slot_addon(slot), &esp.join(addon))?;
         source::copy(&self.source.uki(), &esp.join(path))
     }
@@ -376,20 +388,9 @@ pub fn credential(name: &str) -> Result<Option<String>> {
 
 /// One installation at a time; the lock ends with this process.
 fn alone() -> Result<std::fs::File> {
-    let path = "/run/lamadist/install.lock";
-    fs::write(path, "", 0o600)?;
-    let f = fs::open(path)?;
-    // SAFETY: a plain system call on an open descriptor.
-    let r = unsafe {
-        libc::flock(
-            std::os::fd::AsRawFd::as_raw_fd(&f),
-            libc::LOCK_EX | libc::LOCK_NB,
-        )
-    };
-    if r == 0 {
-        return Ok(f);
-    }
-    Err(Error::new("an installation is running already").hint("watch the other console"))
+    fs::lock("/run/lamadist/install.lock", fs::Busy::Leave)?.ok_or_else(|| {
+        Error::new("an installation is running already").hint("watch the other console")
+    })
 }
 
 /// What is being done, for whoever looks at the console.

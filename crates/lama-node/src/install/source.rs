@@ -7,6 +7,7 @@ use crate::error::Context;
 use crate::install::mount::Mounted;
 use crate::install::plan::Content;
 use crate::kernel::Cmdline;
+use crate::loader::{Loader, boot_path};
 use crate::run::Run;
 use crate::{Error, Result, fs, ids};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ pub const FROM_NETWORK: &str = "/run/lamadist/source";
 /// The root, verified block by block while it is read: a medium that is damaged is noticed here and
 /// not after the installation.
 const ROOT: &str = "/dev/mapper/root";
+
+/// The type of an ESP (UEFI specification 2.10, section 5.3.3).
+const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 
 /// What is installed.
 pub struct Source {
@@ -50,10 +54,10 @@ impl Source {
                 medium: None,
             });
         }
-        let hint = "boot the medium that `lamadist build` made";
-        let esp = ids::booted_esp().ok_or_else(|| {
-            Error::new("the firmware does not say which medium was booted").hint(hint)
-        })?;
+        let esp = match ids::booted_esp() {
+            Some(e) => e,
+            None => beside_root(cmdline, devices)?,
+        };
         let mut found = devices.iter().filter_map(|d| d.partition(&esp));
         let (Some(part), None) = (found.next(), found.next()) else {
             return Err(Error::new(format!(
@@ -85,7 +89,15 @@ impl Source {
 
     /// The addon that makes the UKI slot `a`'s or `b`'s.
     pub fn slot_addon(&self, slot: &str) -> PathBuf {
-        let name = format!("slot-{slot}.addon.efi");
+        self.beside(&format!("slot-{slot}.addon.efi"))
+    }
+
+    /// systemd-boot, which the media of machines have that it starts.
+    pub fn systemd_boot(&self) -> PathBuf {
+        self.beside("systemd-boot.efi")
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
         match self.medium {
             Some(_) => self.files.join("lamadist").join(name),
             None => self.files.join(name),
@@ -98,33 +110,53 @@ impl Source {
         p.is_file().then_some(p)
     }
 
-    /// How much of it there is.
+    /// How much of it there is, for a machine that this starts.
     ///
     /// # Errors
     /// A part is missing.
-    pub fn content(&self) -> Result<Content> {
+    pub fn content(&self, loader: Loader) -> Result<Content> {
         let len = |p: &Path| -> Result<u64> {
             let m = std::fs::metadata(p).context(format_args!("cannot find {}", p.display()))?;
             Ok(m.len())
+        };
+        let loader = match loader {
+            Loader::Firmware => 0,
+            Loader::SystemdBoot => len(&self.systemd_boot())?,
         };
         Ok(Content {
             root: bytes(&self.root)?,
             verity: bytes(&self.verity)?,
             boot: len(&self.uki())?
                 .saturating_add(len(&self.slot_addon("a"))?)
-                .saturating_add(len(&self.slot_addon("b"))?),
+                .saturating_add(len(&self.slot_addon("b"))?)
+                .saturating_add(loader),
         })
     }
 }
 
-/// The path at which firmware looks for a UKI on a disk it has no entry for (UEFI specification 2.10,
-/// section 3.5.1.1), without the leading slash.
-pub fn boot_path() -> &'static str {
-    if cfg!(target_arch = "aarch64") {
-        "EFI/BOOT/BOOTAA64.EFI"
-    } else {
-        "EFI/BOOT/BOOTX64.EFI"
-    }
+/// The ESP of the disk that the root lies on, where the firmware has no variables to tell: the medium's
+/// signed addon names the root's partition.
+fn beside_root(cmdline: &Cmdline, devices: &[Device]) -> Result<String> {
+    let root = cmdline.get("systemd.verity_root_data");
+    let root = root.and_then(|v| v.strip_prefix("PARTUUID="));
+    let mut disks = devices
+        .iter()
+        .filter(|d| root.is_some_and(|r| d.partition(r).is_some()));
+    let none = || {
+        Error::new("the firmware does not say which medium was booted").hint(
+            "boot the medium that `lamadist build` made, and leave no second one in the machine",
+        )
+    };
+    let (Some(disk), None) = (disks.next(), disks.next()) else {
+        return Err(none());
+    };
+    let mut parts = disk.children.iter();
+    let esp = parts.find(|p| {
+        p.parttype
+            .as_deref()
+            .is_some_and(|t| t.eq_ignore_ascii_case(ESP))
+    });
+    esp.and_then(|p| p.partuuid.clone()).ok_or_else(none)
 }
 
 /// The device that a kernel parameter names, `/dev/…` or `PARTUUID=…`.
@@ -151,4 +183,29 @@ fn bytes(device: &Path) -> Result<u64> {
 /// It cannot be read or written.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(&mut fs::open(from)?, to, 0o644).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_variables_the_medium_is_where_the_root_lies() {
+        let disk = |name: &str, root: &str| -> Device {
+            serde_json::from_str(&format!(
+                r#"{{"name":"{name}","type":"disk","children":[
+                {{"name":"{name}1","partuuid":"E-{name}","parttype":"{}"}},
+                {{"name":"{name}2","partuuid":"{root}","parttype":"x"}}]}}"#,
+                ESP.to_uppercase()
+            ))
+            .unwrap()
+        };
+        let cmdline = Cmdline::parse("systemd.verity_root_data=PARTUUID=ab-1");
+        let (medium, other) = (disk("sda", "AB-1"), disk("sdb", "cd-2"));
+        let found = beside_root(&cmdline, &[other.clone(), medium.clone()]);
+        assert_eq!(found.unwrap(), "E-sda");
+        assert!(beside_root(&cmdline, &[other]).is_err());
+        assert!(beside_root(&cmdline, &[medium.clone(), medium.clone()]).is_err());
+        assert!(beside_root(&Cmdline::parse("quiet"), &[medium]).is_err());
+    }
 }

@@ -265,6 +265,7 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
     let book = Book::new(DIR);
     let boot = judge::boot_id();
     judged(&book, slot)?;
+    machine.loader.can_try(&machine)?;
     let oldest = match Config::read()?.source.track {
         Some(track) => seen::minimum(Path::new(DIR), &track)?,
         None => None,
@@ -368,6 +369,7 @@ fn permitted(
 pub fn rollback() -> Result<Slot> {
     let slot = running()?;
     let to = slot.other().unwrap_or(slot);
+    Machine::read()?.loader.can_choose()?;
     let book = Book::new(DIR);
     let trial = book.trial()?;
     if let Some(t) = trial.as_ref().filter(|t| t.to == to) {

@@ -3,20 +3,11 @@
 //! efibootmgr(8) reads and writes them.
 
 use crate::Result;
+use crate::loader::uki;
 use crate::run::Run;
 
 /// The slots, in the order in which they are written: the last one made comes first in the order.
 const SLOTS: [&str; 2] = ["b", "a"];
-
-/// The UKI of a slot on the ESP.
-pub fn uki(slot: &str) -> String {
-    format!("EFI/Linux/lamadist-{slot}.efi")
-}
-
-/// Where systemd-stub(7) looks for addons of the UKI at this path.
-pub fn addons(uki: &str) -> String {
-    format!("{uki}.extra.d")
-}
 
 /// An entry of ours: called A or B, and of a file of ours.
 #[derive(Debug, PartialEq, Eq)]
@@ -205,7 +196,6 @@ mod tests {
         assert_eq!(l.order, ["0003", "0001"]);
         assert_eq!((l.ours[0].slot, l.ours[0].esp.as_str()), ("a", "ab-1"));
         assert_eq!(Listing::parse(""), Listing::default());
-        assert_eq!(addons(&uki("a")), "EFI/Linux/lamadist-a.efi.extra.d");
     }
 
     #[test]
