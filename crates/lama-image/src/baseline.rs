@@ -34,6 +34,9 @@ pub struct Baseline {
     pub uki: Uki,
     /// Its addons, as in the index.
     pub addons: Vec<Addon>,
+    /// The boot loader that starts the UKI, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loader: Option<Loader>,
     /// Fingerprints of the certificates, one of which has signed UKI and addons.
     pub db: Vec<String>,
 }
@@ -97,6 +100,18 @@ pub struct Addon {
     pub authenticode: String,
     /// What it adds to the command line; measured into PCR 12.
     pub cmdline: String,
+}
+
+/// A boot loader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Loader {
+    /// Its file.
+    pub file: String,
+    /// The file's digest.
+    pub sha256: String,
+    /// Its Authenticode digest, which the firmware extends PCR 4 with.
+    pub authenticode: String,
 }
 
 /// The sections that are measured, in systemd-stub's order (src/fundamental/uki.c of systemd 257):
@@ -222,6 +237,21 @@ impl Addon {
             sha256: hex::encode(Sha256::digest(&data)),
             authenticode: hex::encode(pe::digest(&data).map_err(bad(path))?),
             cmdline: text(cmdline.unwrap_or_default()),
+        })
+    }
+}
+
+impl Loader {
+    /// Of a finished boot loader.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn of(path: &Path) -> Result<Self> {
+        let data = fs::read(path)?;
+        Ok(Self {
+            file: file_name(path),
+            sha256: hex::encode(Sha256::digest(&data)),
+            authenticode: hex::encode(pe::digest(&data).map_err(bad(path))?),
         })
     }
 }

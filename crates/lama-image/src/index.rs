@@ -27,6 +27,8 @@ pub enum Kind {
     Uki,
     /// A UKI's addon.
     Addon,
+    /// systemd-boot, on machines that it starts.
+    Loader,
     /// The list of packages.
     Manifest,
     /// What a machine that boots it measures into its TPM.

@@ -231,6 +231,21 @@ fn finish(mut data: Vec<u8>, out: &Path, signing: Option<&Signing<'_>>) -> Resul
     Ok(Artifact::of(out, &data))
 }
 
+/// Signs the root tree's systemd-boot to `out`.
+///
+/// # Errors
+/// The root has none (package systemd-boot-efi), or it cannot be signed.
+pub fn systemd_boot(
+    root: &Tree,
+    out: &Path,
+    arch: Arch,
+    signing: Option<&Signing<'_>>,
+) -> Result<Artifact> {
+    let name = format!("usr/lib/systemd/boot/efi/systemd-boot{}.efi", arch.efi());
+    let data = from_tree(root, &name, "systemd-boot-efi")?;
+    finish(data.to_vec(), out, signing)
+}
+
 /// What every SBAT section begins with (shim's SBAT.md): CSV, the record of SBAT itself.
 const SBAT: &str = "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md\n";
 /// The record of a UKI, as ukify writes it.

@@ -2,7 +2,7 @@
 //! What a build writes into `baseline.json` is what the program on the node reads out of it.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use lama_image::baseline::{Addon, Baseline, Cmdline, FORMAT, Phase, Section, Uki};
+use lama_image::baseline::{Addon, Baseline, Cmdline, FORMAT, Loader, Phase, Section, Uki};
 use lama_node::attest::baseline as node;
 
 /// A digest that is told from others.
@@ -45,6 +45,7 @@ fn baseline() -> Baseline {
                 .to_vec(),
         },
         addons: vec![addon("slot-a.addon.efi", 9), addon("slot-b.addon.efi", 11)],
+        loader: None,
         db: vec![digest(13)],
     }
 }
@@ -77,6 +78,24 @@ fn the_node_reads_what_is_written() {
     let all = written.addons.iter();
     assert!(addons.eq(all.map(|a| (&a.file, &a.authenticode, &a.cmdline))));
     assert_eq!(read.db, written.db);
+    assert!(read.loader.is_none());
+}
+
+#[test]
+fn a_boot_loader_is_in_it_where_there_is_one() {
+    let without = String::from_utf8(baseline().to_json()).unwrap();
+    assert!(!without.contains("loader"), "{without}");
+    let mut b = baseline();
+    b.loader = Some(Loader {
+        file: "systemd-boot.efi".to_owned(),
+        sha256: digest(14),
+        authenticode: digest(15),
+    });
+    let read = node::Baseline::parse(&b.to_json()).unwrap().loader.unwrap();
+    assert_eq!(
+        (read.file.as_str(), read.authenticode),
+        ("systemd-boot.efi", digest(15))
+    );
 }
 
 /// Another format is another format, and not half of this one.

@@ -29,6 +29,10 @@ fn root(tools: &lama_exec::Tools) -> Option<(Tree, Arch)> {
         )
         .unwrap();
     }
+    let name = format!("systemd-boot{}.efi", arch.efi());
+    let path = format!("usr/lib/systemd/boot/efi/{name}");
+    let boot = fs::read(dir.join(&name)).unwrap();
+    t.add(&path, Node::file(boot, 0o644)).unwrap();
     t.add("usr/lib/os-release", Node::file("ID=lamadist\n", 0o644))
         .unwrap();
     // Any PE file will do as a kernel for ukify.
@@ -81,12 +85,19 @@ fn ukis_and_addons_are_signed_and_reproducible() {
             Some(&signing),
         )
         .unwrap();
-        made.push((u.sha256, a.sha256));
+        let l = dir.join(format!("loader-{name}"));
+        let l = uki::systemd_boot(&root, &l, arch, Some(&signing)).unwrap();
+        assert_eq!(
+            baseline::Loader::of(&l.path).unwrap().sha256,
+            l.sha256,
+            "{name}"
+        );
+        made.push((u.sha256, a.sha256, l.sha256));
     }
     assert_eq!(made[0], made[1]);
     let db = keys.db_cert_path();
     let wrong = other.db_cert_path();
-    for f in ["a.efi", "addon-a.efi"] {
+    for f in ["a.efi", "addon-a.efi", "loader-a.efi"] {
         let verify = |cert: &std::path::Path| {
             t.command("sbverify")
                 .arg("--cert")

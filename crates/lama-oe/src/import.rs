@@ -108,6 +108,9 @@ pub fn import(
     )?;
     let stub_name = format!("linux{efi}.efi.stub");
     let stub = find("stub of systemd", std::slice::from_ref(&stub_name))?;
+    // Where the machine has a boot loader at all; whoever needs it says that it is missing.
+    let loader_name = format!("systemd-boot{efi}.efi");
+    let loader = Some(deploy.join(&loader_name)).filter(|p| p.is_file());
     let manifest = find("manifest", &[format!("{recipe}-{machine}.manifest")])?;
 
     let mut tree = unpack(&archive, scratch)?;
@@ -144,6 +147,10 @@ pub fn import(
         &format!("{STUBS}/{stub_name}"),
         Node::file(Content::file(&stub)?, 0o644),
     )?;
+    if let Some(loader) = loader {
+        let node = Node::file(Content::file(&loader)?, 0o644);
+        tree.add(&format!("{STUBS}/{loader_name}"), node)?;
+    }
     Ok(Imported {
         tree,
         kernel_version,
@@ -238,6 +245,11 @@ mod tests {
         assert!(i.tree.lookup("boot/bzImage").is_none() && i.tree.lookup("boot").is_some());
         let stub = i.tree.read("usr/lib/systemd/boot/efi/linuxx64.efi.stub");
         assert_eq!(stub.unwrap(), b"MZstub");
+        let loader = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+        assert!(i.tree.lookup(loader).is_none());
+        fs::write(d.path().join("systemd-bootx64.efi"), "MZboot").unwrap();
+        let i = run(d.path()).unwrap();
+        assert_eq!(i.tree.read(loader).unwrap(), b"MZboot");
     }
 
     #[test]

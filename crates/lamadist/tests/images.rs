@@ -81,7 +81,7 @@ fn accepted(built: &Built) {
     let certificate = dir.join("db.crt");
     std::fs::copy(db, &certificate).unwrap();
     for a in &built.index.artifacts {
-        if matches!(a.kind, Kind::Uki | Kind::Addon) {
+        if matches!(a.kind, Kind::Uki | Kind::Addon | Kind::Loader) {
             ok("sbverify", &["--cert", "db.crt", &a.file]);
         }
     }

@@ -10,7 +10,7 @@ use lama_image::{
     Arch, Artifact, Compression, FrameCache, IdSpace, baseline, erofs, initrd, uki, verity,
 };
 use lama_keys::{KeySet, Role};
-use lama_model::{Description, Selection};
+use lama_model::{Description, Loader, Selection};
 use lama_tree::{Node, Tree};
 use miette::{Result, miette};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,10 @@ const DEVELOPMENT_LEVEL: i32 = 3;
 /// What the initrd takes from the root besides systemd: the program that says what an installed
 /// machine opens and mounts, and what it reads.
 const NODE: [&str; 2] = ["usr/bin/lama-node", "usr/lib/lamadist/machine.json"];
+
+/// systemd-boot, signed, in the deploy folder and beside the medium's other files for an installed
+/// disk.
+pub(super) const SYSTEMD_BOOT: &str = "systemd-boot.efi";
 
 /// Everything a root tree is turned into artefacts with.
 pub struct Job<'a> {
@@ -192,6 +196,11 @@ impl Job<'_> {
         for addon in self.addons(&tree, arch, &ids, &signing)? {
             index.add(Kind::Addon, &addon, self.deploy)?;
         }
+        if self.selection.machine.boot.loader == Loader::SystemdBoot {
+            let out = self.file(SYSTEMD_BOOT);
+            let loader = uki::systemd_boot(&tree, &out, arch, Some(&signing))?;
+            index.add(Kind::Loader, &loader, self.deploy)?;
+        }
         let manifest = serde_json::to_vec_pretty(&root.manifest).unwrap_or_default();
         let manifest_file = self.file("manifest.json");
         fs::write_atomic(&manifest_file, &manifest)?;
@@ -211,6 +220,8 @@ impl Job<'_> {
         for a in index.artifacts.iter().filter(|a| a.kind == Kind::Addon) {
             addons.push(baseline::Addon::of(&self.file(&a.file))?);
         }
+        let loader = index.find(Kind::Loader);
+        let loader = loader.map(|l| baseline::Loader::of(&self.file(&l.file)));
         let certificates = self.keys.certificates(Role::Db);
         let data = baseline::Baseline {
             format: baseline::FORMAT,
@@ -220,6 +231,7 @@ impl Job<'_> {
             root_hash: index.root_hash.clone(),
             uki: baseline::Uki::of(&self.file("lamadist.efi"))?,
             addons,
+            loader: loader.transpose()?,
             db: certificates.into_iter().map(|c| c.fingerprint).collect(),
         }
         .to_json();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The artefacts as a disk to boot and install from.
 
-use super::image::Job;
+use super::image::{Job, SYSTEMD_BOOT};
 use lama_exec::fs;
 use lama_image::index::{Index, Kind};
 use lama_image::{Arch, Compression, IdSpace, PartitionType, disk, fat};
@@ -39,6 +39,10 @@ impl Job<'_> {
                 format!("lamadist/{slot}.addon.efi"),
                 fat::Source::File(self.file(&format!("{slot}.addon.efi"))),
             );
+        }
+        if index.find(Kind::Loader).is_some() {
+            let to = format!("lamadist/{SYSTEMD_BOOT}");
+            files.insert(to, fat::Source::File(self.file(SYSTEMD_BOOT)));
         }
         // A firmware in setup mode can enroll the keys from here by hand.
         for e in fs::read_dir(self.keys.enroll_dir())? {

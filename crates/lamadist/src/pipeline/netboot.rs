@@ -65,7 +65,10 @@ impl Job<'_> {
         let uki = self.entry(Kind::Uki)?;
         let addons = self.index.artifacts.iter();
         // The medium's own is of no use on a disk.
-        let addons = addons.filter(|e| e.kind == Kind::Addon && e.file != "live.addon.efi");
+        let addons = addons.filter(|e| match e.kind {
+            Kind::Addon => e.file != "live.addon.efi",
+            kind => kind == Kind::Loader,
+        });
         let sources: Vec<&Entry> = std::iter::once(uki).chain(addons).collect();
 
         let mut inputs = stamp::Inputs::new()?;
