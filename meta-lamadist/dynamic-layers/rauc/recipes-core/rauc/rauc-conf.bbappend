@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # One system.conf a machine, rendered from its layout; the folder is found by the machine's name.
-# The keyring is that of lamadist-keys, which no layer ships. Rockchip's machines have no
-# configuration: RAUC does not know how to choose a slot there yet.
+# The keyring is that of lamadist-keys, which no layer ships.
 
-COMPATIBLE_MACHINE:lamadist = "lamadist-uefi"
+COMPATIBLE_MACHINE:lamadist = "lamadist-machine"
 
 FILESEXTRAPATHS:prepend:lamadist := "${THISDIR}/files:"
 SRC_URI:remove:lamadist = "${RAUC_KEYRING_URI}"

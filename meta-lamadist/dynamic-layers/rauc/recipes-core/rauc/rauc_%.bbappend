@@ -3,7 +3,6 @@
 # policy is lamadist-config's, which lets root alone call RAUC.
 
 RRECOMMENDS:${PN}:remove:lamadist = "${PN}-mark-good"
-RRECOMMENDS:${PN}:remove:lamadist-rockchip = "virtual-rauc-conf"
 
 do_install:append:lamadist() {
     rm -f ${D}${datadir}/dbus-1/system.d/de.pengutronix.rauc.conf
