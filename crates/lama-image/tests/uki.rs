@@ -350,6 +350,7 @@ fn predicted(t: &lama_exec::Tools, dir: &std::path::Path, uki: &[u8]) {
         root_hash: String::new(),
         uki: baseline.clone(),
         addons: Vec::new(),
+        loader: None,
         db: Vec::new(),
     };
     let read = lama_node::attest::baseline::Baseline::parse(&written.to_json()).unwrap();
