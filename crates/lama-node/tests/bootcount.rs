@@ -319,7 +319,7 @@ impl Machine {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
     fn a_walk_always_leads_to_a_system(events in prop::collection::vec(event(), 1..40)) {
         let mut m = Machine::new();
