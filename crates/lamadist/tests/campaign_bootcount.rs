@@ -10,10 +10,10 @@ mod common;
 
 use common::installed::{ask, healthy, reboot};
 use common::{Bench, Built, lamadist, project, run, scratch, turn};
+use lama_exec::Tools;
 use lama_image::index::{Index, Kind};
 use lama_keys::KeySet;
 use lama_netboot::{Files, Options, Server};
-use lama_exec::Tools;
 use lama_vm::{Stop, Vm};
 use std::path::{Path, PathBuf};
 use std::process::Command;

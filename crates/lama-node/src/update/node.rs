@@ -4,9 +4,10 @@
 use super::channel::KEYRING;
 use crate::install::mount::Mounted;
 use crate::kernel::Slot;
+use crate::loader;
 use crate::machine::{Machine, Partition, Role};
 use crate::secret::{self, seal};
-use crate::{Error, Result, efi, fs, generator, node_key};
+use crate::{Error, Result, fs, generator, node_key};
 use std::fs::File;
 use std::path::Path;
 
@@ -62,7 +63,7 @@ impl Here {
     fn uki(&self) -> Result<File> {
         let device = format!("/dev/lamadist/{}", self.machine.esp_label());
         let esp = Mounted::new(&device, "vfat", MOUNT, "ro")?;
-        let file = fs::open(esp.at().join(efi::uki(self.slot.name())))?;
+        let file = fs::open(esp.at().join(loader::uki(self.slot.name())))?;
         esp.detach()?;
         Ok(file)
     }
