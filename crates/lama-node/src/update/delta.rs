@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The full bundle out of a delta bundle and what runs, as a file ([`crate::delta`] has the format).
 
+use super::channel::VERIFY;
 use super::node::Node;
 use super::progress::Progress;
 use crate::delta::rebuild::{self, Base};
@@ -128,8 +129,8 @@ fn open(cms: &Path, node: &dyn Node) -> Result<String> {
     let signed = openssl(decrypt, "the bundle is not encrypted to this machine")
         .map_err(|e| e.hint("`lama-node key` prints the certificate to encrypt it to"))?;
     let verify = Run::new("openssl")
-        .args(["cms", "-verify", "-binary", "-inform", "DER"])
-        .args(["-purpose", "any", "-no-CApath", "-no-CAstore", "-CAfile"])
+        .args(VERIFY)
+        .arg("-CAfile")
         .arg(node.keyring())
         .stdin(signed);
     let manifest = openssl(
