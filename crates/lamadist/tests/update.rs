@@ -120,3 +120,64 @@ fn an_update_is_kept_when_it_is_well_and_taken_back_when_it_is_not() {
     ask(&vm, MINE);
     vm.stop(Stop::Now).unwrap();
 }
+
+#[test]
+#[ignore = "a campaign: ten minutes (mise run campaign)"]
+fn a_small_update_comes_by_the_channel_file() {
+    let _turn = turn();
+    let built = base();
+    let node = node(built);
+    let bench = Bench::new(built);
+    let mut vm = bench.clone_of(&node.dir, "follows").boot();
+    healthy(&mut vm);
+    let next = Next::build();
+    next.encrypt_to(&vm);
+    let web = Web::serve(&next.publish(built));
+    let url = web.url("");
+    ask(
+        &vm,
+        &format!(
+            "mkdir -p /etc/lamadist; echo 1 > /etc/mine; touch /var/lib/lamadist/mine; \
+             printf 'url=%s\ntrack=stable\nautomatic=install\n' {url} > /etc/lamadist/update.conf"
+        ),
+    );
+    let found = ask(&vm, "lama-node update check --json");
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["newer"], true, "{found}");
+    assert_eq!(found["version"], SIGNED, "{found}");
+    // As the timer does it: it restarts by itself, since there is no window.
+    let start = Instant::now();
+    vm.mark().unwrap();
+    ask(&vm, "systemctl start --no-block lamadist-update.service");
+    let end = start + Duration::from_secs(900);
+    loop {
+        std::thread::sleep(Duration::from_secs(5));
+        let line = vm.ssh("cat /proc/cmdline; systemctl is-failed lamadist-update");
+        let line = line.map(|l| l.text()).unwrap_or_default();
+        if line.contains("lamadist.slot=b") {
+            break;
+        }
+        assert!(
+            !line.lines().any(|l| l == "failed") && Instant::now() < end,
+            "{}",
+            ask(&vm, "journalctl -b -u lamadist-update -u rauc --no-pager")
+        );
+    }
+    healthy(&mut vm);
+    let status = judged(&vm);
+    assert_eq!(status["last"]["kept"], true, "{status}");
+    assert_eq!(status["version"], SIGNED, "{status}");
+    let (loaded, size) = (&status["last"]["loaded"], &status["last"]["size"]);
+    let (loaded, size) = (loaded.as_u64().unwrap(), size.as_u64().unwrap());
+    println!(
+        "{loaded} bytes were loaded of {size}, kept after {:.0} s",
+        start.elapsed().as_secs_f64()
+    );
+    assert!(loaded < size / 5, "{loaded} of {size}");
+    ask(&vm, MINE);
+    println!(
+        "{}",
+        ask(&vm, "lama-node update; ls -lR /var/lib/lamadist/update")
+    );
+    vm.stop(Stop::Now).unwrap();
+}

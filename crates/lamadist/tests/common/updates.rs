@@ -2,7 +2,7 @@
 //! Another version of the image, its bundle, and a server for it.
 
 use super::installed::ask;
-use super::{Bench, PATIENCE, lamadist, project, scratch, within};
+use super::{Bench, Built, PATIENCE, lamadist, project, scratch, within};
 use lama_netboot::{Files, Options, Server, Stopper};
 use lama_vm::Vm;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,33 @@ impl Next {
         self.run(&["bundle", "--to", &certificate.display().to_string()]);
     }
 
+    /// Publishes it on the track `stable`, with a delta bundle from an earlier version, and returns all
+    /// files by the names that a server has them under.
+    pub fn publish(&self, older: &Built) -> Vec<(String, PathBuf)> {
+        let site = self.work.join("site");
+        let _ = std::fs::remove_dir_all(&site);
+        let older = older.deploy.display().to_string();
+        let to = site.display().to_string();
+        self.run(&[
+            "channel",
+            "--track",
+            "stable",
+            "--delta-from",
+            &older,
+            "--output",
+            &to,
+        ]);
+        let mut files = Vec::new();
+        for e in std::fs::read_dir(site.join("stable")).unwrap() {
+            let e = e.unwrap();
+            let name = e.file_name().into_string().unwrap();
+            if e.file_type().unwrap().is_file() && !name.starts_with('.') {
+                files.push((format!("stable/{name}"), e.path()));
+            }
+        }
+        files
+    }
+
     /// The bundle with something done to it, under another name.
     pub fn altered(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
         let mut data = std::fs::read(&self.bundle).unwrap();
@@ -89,7 +116,7 @@ pub struct Web {
 
 impl Web {
     /// Serves files by name.
-    pub fn serve(files: &[(&str, &Path)]) -> Self {
+    pub fn serve(files: &[(impl AsRef<str>, impl AsRef<Path>)]) -> Self {
         let server = Server::bind(&Options {
             listen: [127, 0, 0, 1].into(),
             http_port: 0,
@@ -99,7 +126,7 @@ impl Web {
         .unwrap();
         let mut all = Files::new();
         for (name, path) in files {
-            all.add_file(name, path).unwrap();
+            all.add_file(name.as_ref(), path.as_ref()).unwrap();
         }
         let (port, stopper) = (server.http_port(), server.stopper());
         let thread = std::thread::spawn(move || {
@@ -114,6 +141,7 @@ impl Web {
 
     /// Where a machine finds a file.
     pub fn url(&self, name: &str) -> String {
+        // Where QEMU's own network has the host.
         format!("http://10.0.2.2:{}/{name}", self.port)
     }
 }
