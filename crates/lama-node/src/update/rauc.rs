@@ -8,6 +8,14 @@ use crate::{Error, Result, fs};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// RAUC on D-Bus.
+const SERVICE: &str = "de.pengutronix.rauc";
+/// What it answers to there (RAUC 1.13, "D-Bus API").
+const INTERFACE: &str = "de.pengutronix.rauc.Installer";
+/// How often an installation is begun whose device went away.
+const ATTEMPTS: u32 = 5;
 
 /// What `rauc status --detailed --output-format=json` prints (RAUC 1.13), as far as it matters here.
 #[derive(Debug, Deserialize)]
@@ -109,12 +117,37 @@ impl Status {
 /// # Errors
 /// RAUC refuses it, or fails: the slot that runs is as before.
 pub fn install(bundle: &str) -> Result<()> {
-    let run = Run::new("rauc").args(["install", "--progress"]).arg(bundle);
-    run.show().map_err(|e| {
-        Error::new(format!("the bundle was not installed: {e}")).hint(
-            "what RAUC said is above, and in journalctl -u rauc; the running system is as before",
-        )
-    })
+    let mut left = ATTEMPTS;
+    loop {
+        let run = Run::new("rauc").args(["install", "--progress"]).arg(bundle);
+        let Err(e) = run.show() else { return Ok(()) };
+        left -= 1;
+        if left > 0 && last_error().is_some_and(|why| lost_its_device(bundle, &why)) {
+            eprintln!("the device that RAUC streams from went away as it came; once more");
+            std::thread::sleep(Duration::from_secs(1));
+            continue;
+        }
+        return Err(
+            Error::new(format!("the bundle was not installed: {e}")).hint(
+                "what RAUC said is above, and in journalctl -u rauc; the running system is as before",
+            ),
+        );
+    }
+}
+
+/// Why RAUC's last installation failed.
+fn last_error() -> Option<String> {
+    let run = Run::new("busctl").args(["--system", "--json=short", "get-property"]);
+    let run = run.args([SERVICE, "/", INTERFACE, "LastError"]);
+    let answer: Value = run.json().ok()?;
+    Some(plain(&answer).as_str()?.to_owned())
+}
+
+/// Whether nothing was written, since the network block device ended as it began. It does when udev
+/// was the first to open it and to close it: RAUC before 1.15 tells it to end with its last user, and
+/// is not one yet (rauc commit cfe93c93).
+fn lost_its_device(bundle: &str, why: &str) -> bool {
+    bundle.contains("://") && why.starts_with("Failed mounting bundle: Failed to load dm table")
 }
 
 /// What a bundle, a file or a URL, says of itself, when its signature is good. RAUC's service is asked:
@@ -132,7 +165,7 @@ pub fn info(bundle: &str) -> Result<Manifest> {
     };
     let run = Run::new("busctl")
         .args(["--system", "--json=short", "--timeout=300", "call", "--"])
-        .args(["de.pengutronix.rauc", "/", "de.pengutronix.rauc.Installer"])
+        .args([SERVICE, "/", INTERFACE])
         .args(["InspectBundle", "sa{sv}", &source, "0"]);
     run.json()
         .and_then(|v| Manifest::of_bus(&v).ok_or_else(|| Error::new("RAUC's answer is none")))
@@ -187,6 +220,21 @@ pub fn keep(slot: Slot) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_device_that_went_away_is_tried_again() {
+        let gone = "Failed mounting bundle: Failed to load dm table: Argument list too long, check \
+                    DM_VERITY, DM_CRYPT or CRYPTO_AES kernel options.";
+        assert!(lost_its_device("https://u.example/x.raucb", gone));
+        assert!(!lost_its_device("/var/x.raucb", gone));
+        for why in [
+            "",
+            "Failed mounting bundle: no",
+            "signature verification failed",
+        ] {
+            assert!(!lost_its_device("https://u.example/x.raucb", why), "{why}");
+        }
+    }
 
     #[test]
     fn slots_are_found_by_their_boot_name() {
