@@ -3,7 +3,9 @@
 //! and refused what has no right to it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod update;
 
 use common::installed::{ask, healthy, hosts, install, node, reboot};
 use common::{Bench, base, lamadist, turn};

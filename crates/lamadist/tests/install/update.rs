@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A machine is updated over HTTP: what is well is kept, what is not gives the old system back.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod common;
-
-use common::installed::{ask, healthy, node, reboot};
-use common::updates::{NEW_FILE, Next, SIGNED, Web, judged, slot, tries};
-use common::{Bench, base, turn};
+use crate::common::installed::{ask, healthy, node, reboot};
+use crate::common::updates::{NEW_FILE, Next, SIGNED, Web, judged, slot, tries};
+use crate::common::{Bench, base, turn};
 use lama_vm::{Stop, Vm};
 use std::time::{Duration, Instant};
 
@@ -122,7 +119,6 @@ fn an_update_is_kept_when_it_is_well_and_taken_back_when_it_is_not() {
 }
 
 #[test]
-#[ignore = "a campaign: ten minutes (mise run campaign)"]
 fn a_small_update_comes_by_the_channel_file() {
     let _turn = turn();
     let built = base();
