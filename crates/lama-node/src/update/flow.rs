@@ -84,6 +84,7 @@ fn begin() -> Result<(Here, Store)> {
     let slot = running()?;
     let machine = Machine::read()?;
     judged(&Book::new(DIR), slot)?;
+    machine.loader.can_try(&machine)?;
     Ok((Here { machine, slot }, Store::open(Path::new(DIR))?))
 }
 

@@ -4,7 +4,7 @@
 use super::channel::KEYRING;
 use crate::install::mount::Mounted;
 use crate::kernel::Slot;
-use crate::loader;
+use crate::loader::{self, backend::Turn};
 use crate::machine::{Machine, Partition, Role};
 use crate::secret::{self, seal};
 use crate::{Error, Result, fs, generator, node_key};
@@ -62,6 +62,7 @@ impl Here {
     /// The UKI of the slot that runs. Whatever becomes of this process, the ESP does not stay mounted.
     fn uki(&self) -> Result<File> {
         let device = format!("/dev/lamadist/{}", self.machine.esp_label());
+        let _turn = Turn::wait()?;
         let esp = Mounted::new(&device, "vfat", MOUNT, "ro")?;
         let file = fs::open(esp.at().join(loader::uki(self.slot.name())))?;
         esp.detach()?;
