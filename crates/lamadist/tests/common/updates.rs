@@ -23,18 +23,30 @@ pub struct Next {
     pub bundle: PathBuf,
 }
 
+/// Copies the description into this folder, and changes the copy.
+pub fn describe(work: &Path, change: impl FnOnce(&Path)) {
+    let distro = work.join("distro");
+    let _ = std::fs::remove_dir_all(&distro);
+    std::fs::create_dir_all(work).unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([project().join("distro"), distro.clone()])
+        .status();
+    assert!(copied.unwrap().success());
+    change(&distro);
+}
+
 impl Next {
     /// Builds it.
     pub fn build() -> Self {
-        let work = scratch().join("next");
+        Self::of("next", |_| ())
+    }
+
+    /// Builds it of a description that is changed further, in a folder of this name.
+    pub fn of(name: &str, change: impl FnOnce(&Path)) -> Self {
+        let work = scratch().join(name);
         let distro = work.join("distro");
-        let _ = std::fs::remove_dir_all(&distro);
-        std::fs::create_dir_all(&work).unwrap();
-        let copied = Command::new("cp")
-            .arg("-a")
-            .args([project().join("distro"), distro.clone()])
-            .status();
-        assert!(copied.unwrap().success());
+        describe(&work, change);
         let file = distro.join("lamadist.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         let lines = text.lines().map(|l| match l.starts_with("version = ") {
