@@ -298,7 +298,8 @@ fn a_host_is_restored_on_new_hardware() {
     healthy(&mut vm);
     assert_eq!(identity(&vm), before);
     let size: u64 = ask(&vm, "findmnt -bno SIZE /var").parse().unwrap();
-    assert!(size > (15 << 30), "{size}");
+    // What the larger disk has for it, less what ext4 keeps for itself.
+    assert!(size > (14 << 30), "{size}");
     // Backups go on by themselves.
     ask(
         &vm,
