@@ -127,17 +127,24 @@ pub fn running() -> Result<Slot> {
 /// Configuration or book cannot be read, RAUC does not answer.
 pub fn standing() -> Result<Standing> {
     let slot = running()?;
-    let status = rauc::Status::now()?;
     let book = Book::new(DIR);
-    Ok(Standing {
-        slot,
-        version: Machine::read()?.version,
-        other: slot
+    let trial = book.trial()?;
+    let writing = trial.as_ref().is_some_and(|t| t.stage == Stage::Installing);
+    let other = match rauc::Status::now() {
+        Ok(status) => slot
             .other()
             .and_then(|s| status.version(s))
             .map(str::to_owned),
+        // RAUC answers nobody while it writes.
+        Err(_) if writing => None,
+        Err(e) => return Err(e),
+    };
+    Ok(Standing {
+        slot,
+        version: Machine::read()?.version,
+        other,
         config: Config::read()?,
-        trial: book.trial()?,
+        trial,
         last: book.last()?,
         // Who is not root may not look.
         ahead: Store::ahead(Path::new(DIR)).ok().flatten(),

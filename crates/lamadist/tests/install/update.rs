@@ -160,6 +160,8 @@ fn a_small_update_comes_by_the_channel_file() {
         );
     }
     healthy(&mut vm);
+    let rauc = ask(&vm, "journalctl -b -1 -u rauc --no-pager");
+    assert!(!rauc.contains("Building new hash index"), "{rauc}");
     let status = judged(&vm);
     assert_eq!(status["last"]["kept"], true, "{status}");
     assert_eq!(status["version"], SIGNED, "{status}");
