@@ -110,7 +110,10 @@ fn hand_over(store: &Store, got: &Got, allow: Allow, origin: &Origin) -> Result<
                 eprintln!("{loaded}");
             }
         }
-        Err(_) if got.made => fs::remove(&got.bundle)?,
+        Err(_) if got.made => {
+            // Why it was not installed is what matters; the next begin tidies up.
+            let _ = fs::remove(&got.bundle);
+        }
         Err(_) => {}
     }
     result
