@@ -84,7 +84,7 @@ pub fn write(path: impl AsRef<Path>, data: impl AsRef<[u8]>, mode: u32) -> Resul
     copy(&mut r, path, mode).map(|_| ())
 }
 
-/// As [`write`], from a reader. Returns the number of bytes.
+/// As [`write()`], from a reader. Returns the number of bytes.
 ///
 /// # Errors
 /// It cannot be read or written; what was there before stays.
