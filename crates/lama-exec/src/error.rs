@@ -4,6 +4,7 @@
 use crate::tool::Output;
 use std::io;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 /// A failed run of an external program.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -38,6 +39,17 @@ pub enum ToolError {
         status: ExitStatus,
         /// The end of what it said.
         output: String,
+    },
+    /// The program came to no end.
+    #[error("`{command}` was not done after {} minutes, and was ended", after.as_secs() / 60)]
+    #[diagnostic(help(
+        "it waited for something that did not come; is there room on the disk? Try again"
+    ))]
+    Stalled {
+        /// The command line.
+        command: String,
+        /// How long it had.
+        after: Duration,
     },
     /// Its output is not the JSON it should be.
     #[error("`{command}` did not answer with the expected JSON: {source}")]

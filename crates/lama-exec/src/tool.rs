@@ -17,6 +17,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// Where external programs come from.
 #[derive(Debug, Clone)]
@@ -52,6 +54,7 @@ impl Tools {
             binds: Vec::new(),
             cwd: None,
             stdin: Input::Null,
+            limit: None,
         }
     }
 }
@@ -86,6 +89,7 @@ pub struct Cmd {
     binds: Vec<Bind>,
     cwd: Option<PathBuf>,
     stdin: Input,
+    limit: Option<Duration>,
 }
 
 impl Cmd {
@@ -176,6 +180,13 @@ impl Cmd {
     /// Gives it the caller's standard input.
     pub fn stdin_inherit(mut self) -> Self {
         self.stdin = Input::Inherit;
+        self
+    }
+
+    /// Ends it when it is not done after this time: for programs that are known to wait for ever in
+    /// some cases. Counts for [`Cmd::run`] and what is like it.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -300,6 +311,7 @@ impl Cmd {
                 r.read_to_end(&mut v).map(|_| v)
             })
         });
+        let watch = self.limit.map(|limit| Watch::begin(&child, limit));
         let mut stdout = Vec::new();
         if let Some(mut r) = child.stdout.take() {
             r.read_to_end(&mut stdout).map_err(pipe)?;
@@ -308,7 +320,15 @@ impl Cmd {
             Some(Ok(r)) => r.map_err(pipe)?,
             _ => Vec::new(),
         };
+        // Before it is waited for: until then its number is nobody else's.
+        let stalled = watch.is_some_and(Watch::end);
         let status = child.wait().map_err(pipe)?;
+        if let (true, Some(after)) = (stalled, self.limit) {
+            return Err(ToolError::Stalled {
+                command: line,
+                after,
+            });
+        }
         if let Some(Ok(r)) = feeder.map(std::thread::JoinHandle::join) {
             match r {
                 // A program that fails closes its input; its own words explain that better.
@@ -384,6 +404,33 @@ impl Cmd {
         Ok(status
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    }
+}
+
+/// Kills a program that is not done in time.
+struct Watch {
+    done: mpsc::Sender<()>,
+    thread: std::thread::JoinHandle<bool>,
+}
+
+impl Watch {
+    fn begin(child: &Child, limit: Duration) -> Self {
+        let pid = rustix::process::Pid::from_child(child);
+        let (done, ended) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let late = ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+            if late {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            late
+        });
+        Self { done, thread }
+    }
+
+    /// Whether it was killed.
+    fn end(self) -> bool {
+        drop(self.done);
+        self.thread.join().unwrap_or(false)
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use lama_exec::{ToolError, Tools};
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_tool_sees_the_tree_and_what_is_bound() {
@@ -70,4 +71,16 @@ fn a_fed_program_that_does_not_read_is_no_pipe_error() {
         })
         .run();
     assert!(matches!(out, Err(ToolError::Failed { .. })), "{out:?}");
+}
+
+#[test]
+fn a_program_that_comes_to_no_end_is_ended() {
+    let begun = Instant::now();
+    let limit = Duration::from_millis(100);
+    let stuck = Tools::host().command("sleep").arg("60").within(limit).run();
+    assert!(matches!(stuck, Err(ToolError::Stalled { .. })), "{stuck:?}");
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    let limit = Duration::from_secs(60);
+    let done = Tools::host().command("echo").arg("x").within(limit).text();
+    assert_eq!(done.unwrap(), "x");
 }

@@ -7,6 +7,7 @@ use lama_exec::fs::Staged;
 use lama_tree::Tree;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// How the image is made.
@@ -71,6 +72,9 @@ impl Options {
     }
 }
 
+/// How long the making of an image may take: a hundred times what it does.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
 /// Writes the tree as an EROFS image to `out`. Owners, modes, devices and extended attributes are
 /// those of the tree.
 pub fn make(tools: &Tools, tree: &Arc<Tree>, out: &Path, options: &Options) -> Result<()> {
@@ -96,10 +100,14 @@ pub fn make(tools: &Tools, tree: &Arc<Tree>, out: &Path, options: &Options) -> R
         _ => 0,
     };
     let need: u64 = tree.iter().map(|(_, n)| content(n)).sum();
+    // Before, and not only to explain a failure: a thread of it that cannot write ends, and the others
+    // wait for that thread for ever (erofs-utils 1.8.6, with more than one worker).
+    lama_exec::fs::check_room(out, need)?;
     let (tree, epoch) = (Arc::clone(tree), options.epoch);
     let made = cmd
         .arg(staged.path())
         .bind(dir)
+        .within(LIMIT)
         .stdin_with(move |w| lama_tree::write_tar(&tree, w, epoch))
         .run();
     if let Err(e) = made {
