@@ -3,6 +3,7 @@
 //! policy of the disk's keys, and to the host key that lies on /var. Either alone opens nothing.
 
 use crate::attest::bytes::unbase64;
+use crate::backup::ETC_UPPER;
 use crate::error::{Context, Result};
 use crate::luks::{self, PCR_PUBLIC_KEY, PCRS, SIGNED_PCRS};
 use crate::run::Run;
@@ -116,11 +117,22 @@ pub fn open(var: &Path, name: &str, path: &Path) -> Result<Vec<u8>> {
     Ok(out.stdout)
 }
 
+/// systemd-creds(1) for the system whose `/var` this is.
 fn creds(var: &Path) -> Run {
-    let run = Run::new("systemd-creds");
     if var == Path::new("/var") {
-        return run;
+        return Run::new("systemd-creds");
     }
+    let theirs = var.join(ETC_UPPER).join("machine-id");
+    let (own, id) = (fs::line("/etc/machine-id"), fs::line(&theirs));
+    let run = match (own, id) {
+        // systemd removes a host key that it finds under another machine ID, and what was sealed by it
+        // is lost: a medium has to be the machine that is restored from it for as long as this takes.
+        (Some(own), Some(id)) if own != id => Run::new("unshare")
+            .args(["--mount", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/machine-id && exec systemd-creds \"$@\"")
+            .arg(theirs),
+        _ => Run::new("systemd-creds"),
+    };
     run.env(
         "SYSTEMD_CREDENTIAL_SECRET",
         var.join("lib/systemd/credential.secret"),
