@@ -145,7 +145,7 @@ fn a_small_update_comes_by_the_channel_file() {
     let start = Instant::now();
     vm.mark().unwrap();
     ask(&vm, "systemctl start --no-block lamadist-update.service");
-    let end = start + Duration::from_secs(900);
+    let end = start + Duration::from_secs(1200);
     loop {
         std::thread::sleep(Duration::from_secs(5));
         let line = vm.ssh("cat /proc/cmdline; systemctl is-failed lamadist-update");
