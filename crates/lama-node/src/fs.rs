@@ -142,12 +142,25 @@ pub enum Busy {
     Leave,
 }
 
-/// Locks a file, which is made (flock(2)); the lock ends with what is returned. Nothing is where
-/// somebody else holds it and is not waited for.
+/// A lock on a file (flock(2)), which ends with this.
+///
+/// It is given back, not only closed: a program that another thread begins at that moment has the
+/// descriptor, too, until it is executed, and would hold the lock as long.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // SAFETY: a plain system call on an open descriptor. Where it fails, closing does it.
+        unsafe { libc::flock(self.0.as_raw_fd(), libc::LOCK_UN) };
+    }
+}
+
+/// Locks a file, which is made. Nothing is where somebody else holds it and is not waited for.
 ///
 /// # Errors
 /// The file cannot be made or locked.
-pub fn lock(path: impl AsRef<Path>, busy: Busy) -> Result<Option<File>> {
+pub fn lock(path: impl AsRef<Path>, busy: Busy) -> Result<Option<Lock>> {
     let path = path.as_ref();
     let what = format!("cannot lock {}", path.display());
     if let Some(dir) = path.parent() {
@@ -168,7 +181,7 @@ pub fn lock(path: impl AsRef<Path>, busy: Busy) -> Result<Option<File>> {
     loop {
         // SAFETY: a plain system call on an open descriptor.
         if unsafe { libc::flock(file.as_raw_fd(), how) } == 0 {
-            return Ok(Some(file));
+            return Ok(Some(Lock(file)));
         }
         let e = std::io::Error::last_os_error();
         match e.kind() {
@@ -324,8 +337,11 @@ mod tests {
         let held = lock(&path, Busy::Wait).unwrap();
         assert!(held.is_some());
         assert!(lock(&path, Busy::Leave).unwrap().is_none());
+        // As a program has it that is being begun.
+        let elsewhere = held.as_ref().map(|l| l.0.try_clone().unwrap());
         drop(held);
         assert!(lock(&path, Busy::Leave).unwrap().is_some());
+        drop(elsewhere);
         assert!(lock("/proc/lock", Busy::Leave).is_err());
         sync(dir.path()).unwrap();
         assert!(sync("/nonexistent").is_err());

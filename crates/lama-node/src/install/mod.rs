@@ -387,7 +387,7 @@ pub fn credential(name: &str) -> Result<Option<String>> {
 }
 
 /// One installation at a time; the lock ends with this process.
-fn alone() -> Result<std::fs::File> {
+fn alone() -> Result<fs::Lock> {
     fs::lock("/run/lamadist/install.lock", fs::Busy::Leave)?.ok_or_else(|| {
         Error::new("an installation is running already").hint("watch the other console")
     })

@@ -31,7 +31,7 @@ pub struct Esp {
 }
 
 /// The right to mount the ESP.
-pub struct Turn(#[allow(dead_code)] std::fs::File);
+pub struct Turn(#[allow(dead_code)] fs::Lock);
 
 impl Turn {
     /// Waits for it.

@@ -16,8 +16,6 @@ use super::fetch::Kind;
 use crate::error::Context;
 use crate::{Error, Result, fs};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -57,7 +55,7 @@ pub struct Ahead {
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
-    _lock: File,
+    _lock: fs::Lock,
 }
 
 impl Store {
@@ -82,11 +80,9 @@ impl Store {
         fs::create_dir(&dir)?;
         let what = format!("cannot close {}", dir.display());
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).context(what)?;
-        let lock = fs::open_rw(dir.join(LOCK), 0o600)?;
-        // SAFETY: a plain system call on an open descriptor.
-        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let Some(lock) = fs::lock(dir.join(LOCK), fs::Busy::Leave)? else {
             return Ok(None);
-        }
+        };
         let this = Self { dir, _lock: lock };
         let noted = note(&this.dir).ok().flatten().map(|n| n.sha256);
         let noted = noted.map(|sha256| format!("{sha256}.raucb"));
