@@ -136,5 +136,8 @@ fn without_variables_systemd_boot_counts() {
     reboot(&mut vm);
     healthy(&mut vm);
     assert_eq!(slot(&vm), "a");
+    let status = judged(&vm);
+    assert_eq!(status["last"]["kept"], true, "{status}");
+    assert_eq!(entries(&vm), "lamadist-a.conf\nlamadist-b.conf");
     vm.stop(Stop::Now).unwrap();
 }

@@ -3,11 +3,12 @@
 
 use crate::cli::{Arg, Args, Command};
 use crate::run::Run;
+use crate::update::book::{Book, DIR};
 use crate::update::config::{self, Automatic, Config};
 use crate::update::judge::{Judged, judge};
 use crate::update::obtain::How;
 use crate::update::store::Store;
-use crate::update::trial::{self, Book, DIR, Stage};
+use crate::update::trial::{self, Stage};
 use crate::update::{Allow, Found, Origin, Standing, check, delta, flow, install, standing};
 use crate::{Error, Result, block};
 use std::path::Path;
@@ -198,9 +199,11 @@ fn auto() -> Result<()> {
         if !found.newer || !installs {
             return Ok(());
         }
-        let failed = book.last()?.filter(|l| !l.kept);
-        if failed.is_some_and(|l| l.version == found.version) {
-            eprintln!("it was tried and not kept; `lama-node update install` tries it again");
+        let last = book.last()?;
+        if last.and_then(|l| l.unwanted().map(|v| v == found.version)) == Some(true) {
+            eprintln!(
+                "it was not kept, or somebody went back from it; `lama-node update install` tries it again"
+            );
             return Ok(());
         }
         flow::update(&found, Allow::Newer, How::Best)?;

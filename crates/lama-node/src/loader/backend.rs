@@ -239,7 +239,18 @@ mod tests {
             fs::names(esp.join(entries::DIR)).unwrap(),
             ["lamadist-a.conf", "lamadist-b.conf"]
         );
-        // Back, as `lama-node rollback` does it.
+        // Back, as `lama-node rollback` does it, and the judge after it.
+        said("set-primary A");
+        assert_eq!(
+            (&*said("get-primary"), &*said("get-state B")),
+            ("A", "good")
+        );
+        fs::rename(
+            entry("lamadist-once-a+1.conf"),
+            entry("lamadist-once-a+0-1.conf"),
+        )
+        .unwrap();
+        assert_eq!(said("get-primary"), "B");
         said("set-state A good");
         assert_eq!(
             (&*said("get-primary"), &*said("get-state B")),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the commands do: look, load, hand over to RAUC, tidy up.
 
+use super::book::{Book, DIR};
 use super::config::Config;
 use super::curl::Curl;
 use super::fetch::Patience;
@@ -8,7 +9,7 @@ use super::node::Here;
 use super::obtain::{self, Got, How, With};
 use super::server::{Found, check, find};
 use super::store::{Ahead, Store};
-use super::trial::{self, Book, DIR, Trial};
+use super::trial::{self, Trial};
 use super::{Allow, Origin, install, judged, running};
 use crate::machine::Machine;
 use crate::{Result, fs};

@@ -5,16 +5,17 @@
 //! an end is judged, too. What it cannot judge, because nothing runs any more, the watchdog ends; the
 //! firmware starts the old slot then, since nobody has marked the new one good.
 
+use super::book::{Book, DIR, Step};
 use super::config::Config;
 use super::rauc;
 use super::store::Store;
-use super::trial::{Book, DIR, Step, Trial};
+use super::trial::Trial;
 use crate::health::{Check, Health, Verdict, checks, own};
 use crate::kernel::{Cmdline, Slot};
 use crate::run::Run;
 use crate::{Error, Result, fs};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long it has to stay well.
 const STEADY: Duration = Duration::from_secs(20);
@@ -22,6 +23,11 @@ const STEADY: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(5);
 /// Where systemd-pstore(8) puts what the kernel kept of a crash.
 const PSTORE: [&str; 2] = ["/var/lib/systemd/pstore", "/sys/fs/pstore"];
+
+/// What the initrd writes before it lists the units that failed.
+const GIVEN_UP: &str = "LamaDist: the initrd gave up";
+/// A failed unit, as systemctl(1) lists it.
+const FAILED: &str = " loaded failed failed ";
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +50,7 @@ pub fn judge(book: &Book) -> Result<Judged> {
     let Some(running @ (Slot::A | Slot::B)) = Cmdline::read()?.slot() else {
         return Err(Error::new("this is not an installed machine"));
     };
-    match book.step(running, &boot_id(), &clues())? {
+    match book.step(running, &boot_id(), &clues(book.written()))? {
         Step::Wait => Ok(Judged::Nothing),
         Step::FellBack(outcome) => {
             eprintln!("{}", outcome.text());
@@ -154,28 +160,25 @@ fn failed(health: &Health) -> String {
     all.join("; ")
 }
 
-/// The last words of a kernel that crashed, where the firmware kept them.
-fn clues() -> String {
+/// The last words of a kernel that crashed, or of an initrd that gave up, since this time, where the
+/// firmware kept them.
+fn clues(since: SystemTime) -> String {
     let texts = PSTORE.iter().flat_map(|dir| files(Path::new(dir), 3));
-    let mut newest: Option<(std::time::SystemTime, String)> = None;
+    let mut newest: Option<(SystemTime, String)> = None;
     for path in texts {
         let time = std::fs::metadata(&path).and_then(|m| m.modified());
         let (Ok(time), Ok(text)) = (time, fs::text(&path)) else {
             continue;
         };
-        let Some(line) = last_words(&text) else {
+        // What crashed long ago explains nothing.
+        let Some(line) = last_words(&text).filter(|_| time >= since) else {
             continue;
         };
         if newest.as_ref().is_none_or(|(t, _)| *t < time) {
             newest = Some((time, line));
         }
     }
-    // What crashed long ago explains nothing.
-    let fresh =
-        |t: &std::time::SystemTime| t.elapsed().is_ok_and(|e| e < Duration::from_secs(3600));
-    newest
-        .filter(|(t, _)| fresh(t))
-        .map_or(String::new(), |(_, l)| l)
+    newest.map_or(String::new(), |(_, l)| l)
 }
 
 fn files(dir: &Path, depth: u32) -> Vec<std::path::PathBuf> {
@@ -193,15 +196,29 @@ fn files(dir: &Path, depth: u32) -> Vec<std::path::PathBuf> {
     out
 }
 
-/// The line of a kernel's log that says why it stopped.
+/// What says in a kernel's log why it stopped: its own line, or the units that failed in the initrd.
 fn last_words(log: &str) -> Option<String> {
     let at = |l: &str| {
         ["Kernel panic", "BUG: ", "Oops: "]
             .iter()
             .find_map(|w| l.find(w))
     };
-    let line = log.lines().find_map(|l| l.get(at(l)?..))?;
-    Some(line.chars().take(200).collect())
+    let line = log.lines().find_map(|l| l.get(at(l)?..));
+    let text = line.map(str::to_owned).or_else(|| given_up(log));
+    text.map(|t| t.chars().take(200).collect())
+}
+
+/// What `lamadist-last-words.service` of the initrd writes into the kernel's log.
+fn given_up(log: &str) -> Option<String> {
+    let (_, after) = log.split_once(GIVEN_UP)?;
+    let failed = after.lines().filter_map(|l| l.split_once(FAILED));
+    let units: Vec<_> = failed
+        .filter_map(|(before, _)| before.split_whitespace().next_back())
+        .collect();
+    Some(match units.as_slice() {
+        [] => "the initrd could not start the system".to_owned(),
+        all => format!("the initrd could not start {}", all.join(", ")),
+    })
 }
 
 /// Restarts, by force where an orderly end takes too long.
@@ -271,6 +288,17 @@ mod tests {
             "Kernel panic - not syncing: Attempted to kill init!"
         );
         assert_eq!(last_words("all is well"), None);
+        let log = "<6>[7.1] echo[90]: LamaDist: the initrd gave up:\n\
+                   <6>[7.2] systemctl[91]: sysroot.mount loaded failed failed Root\n\
+                   <6>[7.2] systemctl[91]: a@b.service loaded failed failed Some name\n<0>x\n";
+        assert_eq!(
+            last_words(log).unwrap(),
+            "the initrd could not start sysroot.mount, a@b.service"
+        );
+        assert_eq!(
+            last_words(&log[..log.find(":\n").unwrap()]).unwrap(),
+            "the initrd could not start the system"
+        );
         assert!(files(Path::new("/nonexistent"), 3).is_empty());
     }
 }

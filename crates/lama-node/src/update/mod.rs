@@ -4,8 +4,9 @@
 //! RAUC is the only installer, and the only one that trusts a bundle. Here is what it leaves to
 //! others: the channel file that says which bundle ([`channel`]), how that gets here ([`obtain`]), when
 //! ([`config`]), and the judgement of the new system ([`judge`]), whose reasons outlive a fallback
-//! ([`trial`]).
+//! ([`trial`], [`book`]); and the way back by hand ([`rollback`]).
 
+pub mod book;
 pub mod channel;
 pub mod config;
 pub mod curl;
@@ -18,6 +19,7 @@ pub mod node;
 pub mod obtain;
 pub mod progress;
 pub mod rauc;
+pub mod rollback;
 pub mod seen;
 pub mod server;
 pub mod source;
@@ -29,11 +31,12 @@ use crate::kernel::{Cmdline, Slot};
 use crate::machine::{Machine, Partition, Role};
 use crate::run::Run;
 use crate::{Error, Result, clock, generator};
+use book::{Book, DIR};
 use config::Config;
 use serde::Serialize;
 use std::path::Path;
 use store::{Ahead, Store};
-use trial::{Book, DIR, Outcome, Stage, Trial};
+use trial::{Outcome, Stage, Trial};
 use version::Version;
 
 pub use server::{Found, check};
@@ -143,10 +146,7 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
     let boot = judge::boot_id();
     judged(&book, slot)?;
     machine.loader.can_try(&machine)?;
-    let oldest = match Config::read()?.source.track {
-        Some(track) => seen::minimum(Path::new(DIR), &track)?,
-        None => None,
-    };
+    let oldest = oldest()?;
     let manifest = rauc::info(bundle)?;
     let expected = origin.expected.as_deref();
     permitted(&manifest, &machine, allow, expected, oldest.as_ref())?;
@@ -178,6 +178,14 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
     };
     book.begin(&trial)?;
     Ok(trial)
+}
+
+/// The oldest version that may run here.
+fn oldest() -> Result<Option<Version>> {
+    match Config::read()?.source.track {
+        Some(track) => seen::minimum(Path::new(DIR), &track),
+        None => Ok(None),
+    }
 }
 
 /// Opens the root's volume of a slot that does not run, which stays closed until it is needed.
@@ -237,39 +245,6 @@ fn permitted(
         .hint("--force installs it all the same"));
     }
     Ok(())
-}
-
-/// Puts the other slot first again, with the version that it has. It takes a restart.
-///
-/// # Errors
-/// The other slot holds nothing that could be started, or RAUC fails.
-pub fn rollback() -> Result<Slot> {
-    let slot = running()?;
-    let to = slot.other().unwrap_or(slot);
-    Machine::read()?.loader.can_choose()?;
-    let book = Book::new(DIR);
-    let trial = book.trial()?;
-    if let Some(t) = trial.as_ref().filter(|t| t.to == to) {
-        return Err(Error::new(format!(
-            "{} was installed to slot {} and has not been tried yet",
-            t.version,
-            to.name()
-        ))
-        .hint("restart to try it; it falls back by itself when it is not well"));
-    }
-    let status = rauc::Status::now()?;
-    // The installer fills slot A, and RAUC knows what it has put into B.
-    if to == Slot::B && status.version(to).is_none() {
-        return Err(
-            Error::new(format!("slot {} has never held a system", to.name()))
-                .hint("there is something to go back to after the first update"),
-        );
-    }
-    if let Some(t) = trial {
-        book.end(&t.outcome(false, "taken back by hand".to_owned()))?;
-    }
-    rauc::keep(to)?;
-    Ok(to)
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub struct RaucSlot {
     pub bootname: Option<String>,
     /// `booted`, `inactive` or `active`.
     pub state: String,
+    /// The slot whose group it belongs to: the one that has a boot name.
+    pub parent: Option<String>,
     /// `good` or `bad`, as the boot loader's entries say.
     pub boot_status: Option<String>,
     /// What was installed.
@@ -104,11 +106,39 @@ impl Status {
         digest.sha256.as_deref()
     }
 
-    /// The version that RAUC installed in a slot; none where an installer did, or it is damaged.
+    /// The version that RAUC installed in a slot; none where an installer did, or where anything of its
+    /// group is damaged or half written.
     pub fn version(&self, slot: Slot) -> Option<&str> {
+        let whole = |s: &SlotStatus| s.status.as_deref().is_none_or(|s| s == "ok");
+        let group = self.group(slot);
+        let mut all = group.iter().filter_map(|s| s.slot_status.as_ref());
+        if !all.all(whole) {
+            return None;
+        }
         let status = self.slot(slot)?.slot_status.as_ref()?;
-        let ok = status.status.as_deref().is_none_or(|s| s == "ok");
-        status.bundle.as_ref().filter(|_| ok)?.version.as_deref()
+        status.bundle.as_ref()?.version.as_deref()
+    }
+
+    /// Whether RAUC has never written to a slot.
+    pub fn is_empty(&self, slot: Slot) -> bool {
+        let status = self.slot(slot).and_then(|s| s.slot_status.as_ref());
+        status.is_none_or(|s| s.bundle.is_none() && s.status.is_none())
+    }
+
+    /// A slot that is started, and what belongs to it.
+    fn group(&self, slot: Slot) -> Vec<&RaucSlot> {
+        let boot = slot.name().to_uppercase();
+        let named = self.slots.iter().flatten();
+        let first = named
+            .clone()
+            .find(|(_, s)| s.bootname.as_deref() == Some(&boot));
+        let Some((first, _)) = first else {
+            return Vec::new();
+        };
+        let of = |(name, s): &(&String, &RaucSlot)| {
+            *name == first || s.parent.as_deref() == Some(first.as_str())
+        };
+        named.filter(of).map(|(_, s)| s).collect()
     }
 }
 
@@ -206,15 +236,25 @@ fn plain(mut v: &Value) -> &Value {
 /// # Errors
 /// RAUC's.
 pub fn keep(slot: Slot) -> Result<()> {
+    mark("mark-good", slot)
+}
+
+/// Has a slot started once, at the next restart.
+///
+/// # Errors
+/// RAUC's.
+pub fn try_once(slot: Slot) -> Result<()> {
+    mark("mark-active", slot)
+}
+
+fn mark(how: &str, slot: Slot) -> Result<()> {
     let which = match slot {
         Slot::A => "rootfs.0",
         Slot::B => "rootfs.1",
         Slot::Live => return Err(Error::new("a medium has no slots")),
     };
-    Run::new("rauc")
-        .args(["status", "mark-good", which])
-        .run()
-        .map(|_| ())
+    let run = Run::new("rauc").args(["status", how, which]);
+    run.run().map(|_| ())
 }
 
 #[cfg(test)]

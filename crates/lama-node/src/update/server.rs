@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the server says: its channel file, looked at, and believed or not.
 
+use super::book::DIR;
 use super::channel::{self, Channel, Known};
 use super::config::Config;
 use super::fetch::{Kind, Want};
 use super::obtain::Offer;
 use super::seen;
-use super::trial::DIR;
 use super::version::Version;
 use crate::machine::Machine;
 use crate::run::Run;

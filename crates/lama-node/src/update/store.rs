@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Its name, below [`super::trial::DIR`].
+/// Its name, below [`super::book::DIR`].
 const NAME: &str = "load";
 const LOCK: &str = "lock";
 const NOTE: &str = "note.json";
@@ -59,7 +59,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Below this directory ([`super::trial::DIR`]).
+    /// Below this directory ([`super::book::DIR`]).
     ///
     /// # Errors
     /// Another process has it open; it cannot be made.

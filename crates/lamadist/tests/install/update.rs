@@ -98,6 +98,9 @@ fn an_update_is_kept_when_it_is_well_and_taken_back_when_it_is_not() {
     reboot(&mut vm);
     healthy(&mut vm);
     assert_eq!(slot(&vm), "a");
+    let status = judged(&vm);
+    assert_eq!(status["last"]["kept"], true, "{status}");
+    assert_eq!(status["last"]["before"], SIGNED, "{status}");
     assert!(!vm.ssh(&format!("ls {NEW_FILE}")).unwrap().ok());
     ask(
         &vm,
