@@ -64,6 +64,18 @@ impl Next {
         this
     }
 
+    /// Where its images are.
+    pub fn deploy(&self) -> PathBuf {
+        self.work.join("deploy/x86_64/base")
+    }
+
+    /// Its root hash.
+    pub fn root_hash(&self) -> String {
+        lama_image::index::Index::read(&self.deploy())
+            .unwrap()
+            .root_hash
+    }
+
     /// Runs `lamadist` for it.
     pub fn run(&self, args: &[&str]) {
         let mut c = lamadist(&["--quiet"]);

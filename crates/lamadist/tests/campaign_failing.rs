@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//! New systems that fail in ways of their own, and what a machine makes of that by itself:
+//! `mise run campaign`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+
+mod common;
+
+use common::installed::{ask, healthy, node};
+use common::updates::{Next, Web, judged, tries};
+use common::{Bench, base, turn};
+use lama_vm::{Stop, Vm};
+use std::time::{Duration, Instant};
+
+/// What has to be as it was.
+const DATA: &str = "cat /etc/mine /etc/machine-id; sha256sum /var/lib/mine";
+
+/// A unit that does something on slot b alone, once the update is being judged.
+const UNIT: &str = "[Unit]
+Description=A fault
+DefaultDependencies=no
+ConditionKernelCommandLine=lamadist.slot=b
+After=lamadist-judge.service
+[Service]
+Type=exec
+CPUSchedulingPolicy=POLICY
+CPUSchedulingPriority=PRIORITY
+ExecStartPre=/usr/bin/sleep 3
+ExecStart=/bin/sh -c 'COMMAND'
+";
+
+/// What is wrong with a new system.
+enum Fault {
+    /// A command on the old slot, after the installation.
+    Spoilt(&'static str),
+    /// What a unit does on the new slot, as an ordinary process.
+    Does(&'static str),
+    /// The same, before everything else that the machine has to do.
+    Hogs(&'static str),
+    /// Nothing; it was built so.
+    Built,
+}
+
+/// The one that comes, and what its reason has to say.
+struct Case {
+    name: &'static str,
+    fault: Fault,
+    says: &'static [&'static str],
+}
+
+const CASES: [Case; 4] = [
+    Case {
+        name: "the firmware refuses the UKI",
+        // In the kernel; the headers stay as they are.
+        fault: Fault::Spoilt(
+            "mount /dev/lamadist/esp /mnt && \
+             printf XXXX | dd of=/mnt/EFI/Linux/lamadist-b.efi bs=1 seek=9000000 conv=notrunc,fsync \
+             status=none && umount /mnt",
+        ),
+        says: &["did not come as far as /var"],
+    },
+    Case {
+        name: "the initrd finds the root damaged",
+        fault: Fault::Spoilt(
+            "dd if=/dev/urandom of=/dev/mapper/rootfs_b bs=4096 count=1 conv=notrunc,fsync status=none",
+        ),
+        says: &["did not come as far as /var", "the initrd could not"],
+    },
+    Case {
+        name: "the kernel panics",
+        fault: Fault::Does("echo c > /proc/sysrq-trigger"),
+        says: &["ended before it was judged", "Kernel panic - not syncing"],
+    },
+    Case {
+        name: "nothing runs any more",
+        fault: Fault::Hogs(
+            "echo -1 > /proc/sys/kernel/sched_rt_runtime_us; \
+             for c in $(seq $(nproc)); do while :; do :; done & done; wait",
+        ),
+        says: &["ended before it was judged"],
+    },
+];
+
+fn put(vm: &Vm, command: &str, policy: &str, priority: &str) {
+    let unit = UNIT
+        .replace("COMMAND", command)
+        .replace("POLICY", policy)
+        .replace("PRIORITY", priority);
+    ask(
+        vm,
+        &format!(
+            "mkdir -p /etc/systemd/system/sysinit.target.wants; cd /etc/systemd/system; \
+             cat > fault.service <<'E'\n{unit}E\n\
+             ln -sf ../fault.service sysinit.target.wants/"
+        ),
+    );
+}
+
+/// Restarts into the new slot, and waits until the machine has come back to the old one by itself.
+fn falls_back(vm: &mut Vm) -> Duration {
+    const LOOK: &str = "cat /proc/sys/kernel/random/boot_id /proc/cmdline";
+    let before = ask(vm, "cat /proc/sys/kernel/random/boot_id");
+    let start = Instant::now();
+    // The connection goes away with the machine.
+    let _ = vm.ssh("systemctl reboot");
+    loop {
+        std::thread::sleep(Duration::from_secs(3));
+        let said = vm.ssh_within(LOOK, b"", Duration::from_secs(8));
+        let said = said.map(|s| s.text()).unwrap_or_default();
+        if said.contains("lamadist.slot=a") && !said.contains(&before) {
+            // What its console said of the new system's failing is none of the old one's.
+            vm.mark().unwrap();
+            return start.elapsed();
+        }
+        assert!(
+            start.elapsed().as_secs() < 900,
+            "it did not come back: {said}"
+        );
+    }
+}
+
+/// Installs the update with this fault, and waits for the old slot.
+fn fails(vm: &mut Vm, url: &str, data: &str, case: &Case) {
+    ask(
+        vm,
+        "rm -f /etc/systemd/system/fault.service \
+         /etc/systemd/system/sysinit.target.wants/fault.service",
+    );
+    let (ok, said) = tries(vm, &format!("lama-node update install {url}"));
+    assert!(ok, "{}: {said}", case.name);
+    match case.fault {
+        Fault::Spoilt(command) => drop(ask(vm, command)),
+        Fault::Does(command) => put(vm, command, "other", "0"),
+        Fault::Hogs(command) => put(vm, command, "fifo", "99"),
+        Fault::Built => {}
+    }
+    let time = falls_back(vm);
+    println!("{}: back after {:.0} s", case.name, time.as_secs_f64());
+    healthy(vm);
+    let status = judged(vm);
+    assert_eq!(status["last"]["kept"], false, "{}: {status}", case.name);
+    let reason = status["last"]["reason"].as_str().unwrap();
+    println!("    {reason}");
+    for says in case.says {
+        assert!(reason.contains(says), "{}: {reason}", case.name);
+    }
+    assert_eq!(ask(vm, DATA), data, "{}", case.name);
+}
+
+#[test]
+#[ignore = "a campaign: half an hour (mise run campaign)"]
+fn a_new_system_that_fails_gives_the_old_one_back() {
+    let _turn = turn();
+    let built = base();
+    let node = node(built);
+    let bench = Bench::new(built);
+    let mut vm = bench.clone_of(&node.dir, "failing").boot();
+    healthy(&mut vm);
+    ask(
+        &vm,
+        "head -c 5000000 /dev/urandom > /var/lib/mine && echo mine > /etc/mine && sync",
+    );
+    let data = ask(&vm, DATA);
+    let next = Next::build();
+    next.encrypt_to(&vm);
+    // Its kernel has nothing to start.
+    let panics = Next::of("panics", |distro| {
+        let file = distro.join("machines/x86_64.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = text.replace("\ncmdline = []", "\ncmdline = [\"rdinit=/nonexistent\"]");
+        assert!(text.contains("rdinit"));
+        std::fs::write(&file, text).unwrap();
+    });
+    panics.encrypt_to(&vm);
+    let web = Web::serve(&[
+        ("next.raucb", &next.bundle),
+        ("panics.raucb", &panics.bundle),
+    ]);
+    let case = Case {
+        name: "the kernel panics before the initrd",
+        fault: Fault::Built,
+        says: &["did not come as far as /var"],
+    };
+    fails(&mut vm, &web.url("panics.raucb"), &data, &case);
+    for case in &CASES {
+        fails(&mut vm, &web.url("next.raucb"), &data, case);
+    }
+    vm.stop(Stop::Now).unwrap();
+}
