@@ -229,6 +229,10 @@ fn secrets_are_sealed_and_named() {
     );
     n.ok(&["backup"]);
 
+    if !is_root() {
+        eprintln!("SKIP: the rest seals under another machine's ID, which needs root");
+        return;
+    }
     fs::create_dir(n.at("target")).unwrap();
     fs::write(n.at("password"), format!("{password}\n")).unwrap();
     let target = n.at("target").display().to_string();
