@@ -28,12 +28,13 @@ impl Maker<'_> {
         let file = |name: &str| self.images.join(name);
         let addons = ["slot-a.addon.efi", "slot-b.addon.efi"];
         let addons = addons.map(|n| (n.to_owned(), file(n)));
+        let images = ["root.erofs", "root.verity", "lamadist.efi"].map(file);
         let content = Content {
             about: about.clone(),
             images: vec![
-                ("rootfs", &file("root.erofs"), How::Adaptive),
-                ("verity", &file("root.verity"), How::Adaptive),
-                ("uki", &file("lamadist.efi"), How::Hook),
+                ("rootfs", &images[0], How::Adaptive),
+                ("verity", &images[1], How::Adaptive),
+                ("uki", &images[2], How::Hook),
             ],
             files: addons
                 .iter()
