@@ -8,10 +8,11 @@ use lama_image::index::Index;
 use std::path::Path;
 use std::process::Command;
 
-/// Copies a folder with its links; modes follow the umask, as in a checkout of somebody else's.
+/// Copies a folder with its links as a checkout of somebody else's has it: what runs can be run by its
+/// owner, and nobody else may read any of it.
 fn checkout(from: &Path, to: &Path) {
-    let status = Command::new("cp")
-        .args(["-R", "--no-preserve=mode"])
+    let status = Command::new("sh")
+        .args(["-c", "umask 077; exec cp -R \"$@\"", "sh"])
         .arg(from)
         .arg(to)
         .status();
