@@ -190,7 +190,7 @@ fn installation(built: &Built, runs: usize) {
         }
         // What is installed, over and over, until it is as much.
         let c = format!(
-            "while :; do cat /dev/mapper/root; done 2>/dev/null | \
+            "while cat /dev/mapper/root; do :; done 2>/dev/null | \
              dd of=/dev/vdb bs=1M count={mib} iflag=fullblock conv=fsync"
         );
         dd.push(timed(&vm, &c));
