@@ -25,6 +25,15 @@ const CRYPTSETUP: &str = "/usr/lib/systemd/system-generators/systemd-cryptsetup-
 const PROMPT: u32 = 300;
 /// Where udev takes rules of this boot from.
 const RULES: &str = "/run/udev/rules.d/61-lamadist.rules";
+/// After systemd's own, which these take back.
+const READY_RULES: &str = "/run/udev/rules.d/99-z-lamadist.rules";
+/// systemd waits for an opened volume until something is on it, since it may be about to be formatted.
+/// What should be in the initrd is there already, or is damaged: then dm-verity or fsck(8) has to say so
+/// at once, and not a time limit minutes later.
+const READY: &str = "# Made by lamadist-generator at every boot.\n\
+    SUBSYSTEM==\"block\", ENV{DM_UUID}==\"CRYPT-LUKS2-*\", ENV{ID_PART_TABLE_TYPE}==\"\", \
+    ENV{ID_FS_USAGE}==\"\", ENV{DM_UDEV_DISABLE_OTHER_RULES_FLAG}!=\"1\", ENV{DM_SUSPENDED}!=\"1\", \
+    ENV{SYSTEMD_READY}=\"1\"\n";
 const CRYPTTAB: &str = "/run/lamadist/crypttab";
 
 /// Which of the two systems of a boot this is.
@@ -57,6 +66,11 @@ pub fn run(dirs: &[String]) -> Result<()> {
     let machine = Machine::read()?;
     fs::write(RULES, rules(&machine, ids::booted_esp().as_deref()), 0o644)?;
     fs::write(CRYPTTAB, crypttab(&machine, slot, stage), 0o600)?;
+    match stage {
+        Stage::Initrd => fs::write(READY_RULES, READY, 0o644)?,
+        // A slot without a system is no defect there.
+        Stage::System => fs::remove(READY_RULES)?,
+    }
     for (name, text) in units(&machine, slot, stage) {
         fs::write(dir.join(name), text, 0o644)?;
     }

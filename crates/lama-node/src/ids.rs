@@ -73,7 +73,7 @@ pub fn secure_boot() -> bool {
 }
 
 /// UTF-16LE up to a NUL.
-fn utf16(data: &[u8]) -> String {
+pub fn utf16(data: &[u8]) -> String {
     let units = data
         .chunks_exact(2)
         .map(|c| u16::from_le_bytes([c[0], c[1]]))

@@ -9,10 +9,12 @@
 pub mod attest;
 pub mod backup;
 pub mod block;
+pub mod boot_count;
 pub mod cli;
 pub mod clock;
 pub mod cmd;
 pub mod delta;
+pub mod efivar;
 pub mod error;
 pub mod etc;
 pub mod fs;

@@ -145,7 +145,8 @@ impl Drop for Secret {
 /// # Errors
 /// The volume does not open, or has no free slot.
 pub fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
-    let new = Secret::new("recovery", key)?;
+    let name = device.rsplit('/').next().unwrap_or(device);
+    let new = Secret::new(&format!("recovery-{name}"), key)?;
     let slot = Header::read(device)?.free_slot().to_string();
     let mut run = Run::new("cryptsetup").args(["luksAddKey", "--batch-mode"]);
     run = run.args(["--key-slot", &slot]);

@@ -4,6 +4,7 @@
 mod attest;
 mod backup;
 mod boot_backend;
+mod boot_count;
 mod enroll;
 mod etc;
 mod grow;
@@ -40,4 +41,5 @@ pub const ALL: &[Command] = &[
     key::COMMAND,
     slot_hook::COMMAND,
     boot_backend::COMMAND,
+    boot_count::COMMAND,
 ];

@@ -255,6 +255,9 @@ fn show(s: &Standing) -> String {
     if let Some(last) = &s.last {
         t += &format!("last     {}\n", last.text());
     }
+    if let Some(g) = &s.given_up {
+        t += &format!("note     {}\n", g.text());
+    }
     t
 }
 
@@ -285,6 +288,7 @@ mod tests {
                 stage: Stage::Installed,
             }),
             last: None,
+            given_up: None,
             ahead: Some(Ahead {
                 version: "1.2.0".into(),
                 loaded: 5 << 20,

@@ -2,6 +2,7 @@
 //! The checks of every machine. What concerns its disk is left out on the live medium.
 
 use super::{Answer, Check, LIMIT, Verdict, copies, parse};
+use crate::boot_count::GivenUp;
 use crate::error::Context;
 use crate::kernel::{Cmdline, Slot};
 use crate::machine::{Machine, Role};
@@ -74,7 +75,13 @@ fn system() -> Result<Answer> {
 fn booted(slot: Option<Slot>) -> Answer {
     match slot {
         Some(Slot::Live) => (Verdict::Ok, "the live medium is running".to_owned()),
-        Some(s) => (Verdict::Ok, format!("slot {} is running", s.name())),
+        Some(s) => match GivenUp::read() {
+            Ok(Some(g)) if g.slot != s => {
+                let runs = format!("slot {} is running, since {}", s.name(), g.text());
+                (Verdict::Warning, runs)
+            }
+            _ => (Verdict::Ok, format!("slot {} is running", s.name())),
+        },
         None => (
             Verdict::Failed,
             "the kernel command line names no slot".to_owned(),

@@ -172,12 +172,21 @@ impl Installer {
             (Lock::Passphrase, Some(p)) => Opener::Key(p),
             _ => Opener::Tpm,
         };
-        for p in self.machine.layout.iter().filter(|p| p.encrypted) {
-            let device = by_uuid(&ids::partition(&esp, &p.label));
-            luks::add_recovery(&device, opener, &recovery)?;
-            luks::check(&device, Opener::Key(&recovery))
-                .context("the new recovery key does not open the disk")?;
-        }
+        let encrypted = self.machine.layout.iter().filter(|p| p.encrypted);
+        let devices: Vec<String> = encrypted
+            .map(|p| by_uuid(&ids::partition(&esp, &p.label)))
+            .collect();
+        // All at once: each waits for the TPM most of the time.
+        std::thread::scope(|s| {
+            let all: Vec<_> = devices
+                .iter()
+                .map(|d| s.spawn(|| add_recovery(d, opener, &recovery)))
+                .collect();
+            all.into_iter().try_for_each(|t| {
+                let panicked = |_| Err(Error::new("adding a recovery key came to no end"));
+                t.join().unwrap_or_else(panicked)
+            })
+        })?;
 
         say("Writing the boot files");
         let target = target_esp(&esp)?;
@@ -344,6 +353,12 @@ impl Prepared {
         }
         s
     }
+}
+
+/// Adds the recovery key to a volume, and sees that it opens it.
+fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
+    luks::add_recovery(device, opener, key)?;
+    luks::check(device, Opener::Key(key)).context("the new recovery key does not open the disk")
 }
 
 /// Ends as the answers say.

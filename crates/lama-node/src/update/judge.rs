@@ -13,7 +13,7 @@ use super::trial::Trial;
 use crate::health::{Check, Health, Verdict, checks, own};
 use crate::kernel::{Cmdline, Slot};
 use crate::run::Run;
-use crate::{Error, Result, fs};
+use crate::{Error, Result, boot_count, fs};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -70,6 +70,8 @@ pub fn judge(book: &Book) -> Result<Judged> {
                     eprintln!("{}", outcome.text());
                     book.end(&outcome)?;
                     tidy();
+                    // What failed to come up there was another system.
+                    boot_count::forgive(trial.to)?;
                     Ok(Judged::Kept)
                 }
                 Err(reason) => {
@@ -158,6 +160,16 @@ fn failed(health: &Health) -> String {
         .map(|c| format!("{}: {}", c.name, c.reason))
         .collect();
     all.join("; ")
+}
+
+/// What the firmware kept of a failed start within the last hour.
+pub fn recent_clues() -> String {
+    let hour = Duration::from_secs(3600);
+    clues(
+        SystemTime::now()
+            .checked_sub(hour)
+            .unwrap_or(SystemTime::UNIX_EPOCH),
+    )
 }
 
 /// The last words of a kernel that crashed, or of an initrd that gave up, since this time, where the

@@ -27,6 +27,7 @@ pub mod store;
 pub mod trial;
 pub mod version;
 
+use crate::boot_count::GivenUp;
 use crate::kernel::{Cmdline, Slot};
 use crate::machine::{Machine, Partition, Role};
 use crate::run::Run;
@@ -58,6 +59,8 @@ pub struct Standing {
     pub trial: Option<Trial>,
     /// What came of the last one.
     pub last: Option<Outcome>,
+    /// The other slot, where it did not come up any more.
+    pub given_up: Option<GivenUp>,
     /// What was loaded and not installed yet.
     pub ahead: Option<Ahead>,
 }
@@ -99,6 +102,7 @@ pub fn standing() -> Result<Standing> {
         config: Config::read()?,
         trial,
         last: book.last()?,
+        given_up: GivenUp::read()?,
         // Who is not root may not look.
         ahead: Store::ahead(Path::new(DIR)).ok().flatten(),
     })
