@@ -47,7 +47,7 @@ struct Case {
     says: &'static [&'static str],
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     Case {
         name: "the firmware refuses the UKI",
         // In the kernel; the headers stay as they are.
@@ -66,6 +66,16 @@ const CASES: [Case; 4] = [
         says: &[
             "did not come as far as /var",
             "Kernel panic - not syncing: dm-verity",
+        ],
+    },
+    Case {
+        name: "the initrd finds the hash tree damaged",
+        fault: Fault::Spoilt(
+            "dd if=/dev/urandom of=/dev/lamadist/verity-b bs=4096 count=1 conv=notrunc,fsync status=none",
+        ),
+        says: &[
+            "did not come as far as /var",
+            "the initrd could not start systemd-veritysetup@root.service",
         ],
     },
     Case {
