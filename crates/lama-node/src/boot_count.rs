@@ -136,11 +136,17 @@ fn counted() -> Result<Option<Slot>> {
 /// Counts this start. True where the machine has to restart, into the other slot.
 ///
 /// # Errors
-/// The firmware takes no variable.
+/// The firmware takes no variable; then there may be room for one at the next start.
 pub fn start() -> Result<bool> {
     let Some(running) = counted()? else {
         return Ok(false);
     };
+    take_turns(running).inspect_err(|_| {
+        let _ = efivar::make_room();
+    })
+}
+
+fn take_turns(running: Slot) -> Result<bool> {
     let count = Count::next(Count::read(), running);
     let other = running.other().filter(|_| count.starts > TRIES);
     let Some(other) = other else {

@@ -46,6 +46,21 @@ pub fn remove(name: &str, vendor: &str) -> Result<()> {
     fs::remove(path)
 }
 
+/// Takes away what the kernel left of crashes, where the firmware has no room for anything else: a
+/// machine that starts is worth more than the reason why it did not. Many a firmware gives the room
+/// back at the next start only.
+///
+/// # Errors
+/// The firmware's variables cannot be listed.
+pub fn make_room() -> Result<()> {
+    for name in fs::names(EFIVARS)? {
+        if name.starts_with("dump-type") {
+            fs::remove(PathBuf::from(EFIVARS).join(name))?;
+        }
+    }
+    Ok(())
+}
+
 /// The kernel guards variables that it does not know against `rm -r`.
 fn mutable(path: &std::path::Path) -> Result<()> {
     if !path.exists() {
