@@ -82,6 +82,8 @@ impl Bench {
         let unpack = || self.forget_results(&["--unpacked"]);
         self.case("whole build and unpacking, lamadist", unpack, build);
         self.case("nothing changed, lamadist", || (), build);
+        let bundle = || self.lamadist(&["bundle"]);
+        self.case("bundle alone, lamadist", || (), bundle);
         let file = self.work.join("project/distro/files/core/etc/bench");
         let mut n = 0;
         let change = || {
