@@ -12,6 +12,7 @@ use lama_bundle::manifest::{About, How};
 use lama_exec::progress::Quiet;
 use lama_keys::KeySet;
 use lama_vm::{Stop, Vm};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Makes bundles of one image that differ in one thing from the right one.
@@ -81,11 +82,14 @@ impl Maker<'_> {
     }
 }
 
-/// Changes a byte at so much of a file.
-fn flipped(next: &Next, name: &str, at: f64) -> PathBuf {
+/// Changes a byte of every 64 KiB in so much of a file: blocks that a slot has already are not read at
+/// all, and damage in them is none.
+fn flipped(next: &Next, name: &str, part: Range<f64>) -> PathBuf {
     next.altered(name, |b| {
-        let at = (b.len() as f64 * at) as usize;
-        b[at] ^= 0x20;
+        let at = |fraction: f64| (b.len() as f64 * fraction) as usize;
+        for i in (at(part.start)..at(part.end)).step_by(64 << 10) {
+            b[i] ^= 0x20;
+        }
     })
 }
 
@@ -196,9 +200,9 @@ fn what_must_not_be_installed_is_refused() {
     }
     drop(web);
 
-    // What is only seen while it is written: a byte of the root, and one of the UKI.
-    let root = flipped(&next, "root.raucb", 0.3);
-    let uki = flipped(&next, "uki.raucb", 0.97);
+    // What is only seen while it is written: bytes of the root, and of the UKI.
+    let root = flipped(&next, "root.raucb", 0.3..0.8);
+    let uki = flipped(&next, "uki.raucb", 0.02..0.1);
     let web = Web::serve(&[
         ("root.raucb", &root),
         ("uki.raucb", &uki),
