@@ -4,10 +4,12 @@
 //!
 //! The initrd counts before it does anything else; a system that has come up takes the count away. What
 //! fails before the initrd is the firmware's to see, and a system on trial is not concerned: it is
-//! started once, and the count of the old slot begins anew. Where the firmware has no variables at run
-//! time nothing is counted here; systemd-boot does ([`crate::loader`]).
+//! started once, and the count of the old slot begins anew. Where systemd-boot starts the machine, since
+//! its firmware has no variables at run time, nothing is counted here ([`crate::loader`]).
 
 use crate::kernel::{Cmdline, Slot};
+use crate::loader::Loader;
+use crate::machine::Machine;
 use crate::update::book::DIR;
 use crate::update::judge;
 use crate::{Error, Result, clock, efivar, fs, ids};
@@ -128,9 +130,11 @@ pub fn forgive(slot: Slot) -> Result<()> {
 
 /// The slot that runs, where starts are counted.
 fn counted() -> Result<Option<Slot>> {
-    let slot = Cmdline::read()?.slot();
-    let counted = slot.filter(|s| *s != Slot::Live);
-    Ok(counted.filter(|_| Path::new(ids::EFIVARS).is_dir()))
+    let slot = Cmdline::read()?.slot().filter(|s| *s != Slot::Live);
+    Ok(match Machine::read()?.loader {
+        Loader::Firmware => slot,
+        Loader::SystemdBoot => None,
+    })
 }
 
 /// Counts this start. True where the machine has to restart, into the other slot.
