@@ -13,7 +13,7 @@
 //! | `rauc-ca` | EC P-256, CA certificate | what nodes trust update bundles by |
 //! | `rauc-signing` | EC P-256, codeSigning leaf under `rauc-ca` | signs bundles |
 //! | `rauc-encryption` | EC P-256, recipient certificate | bundles are encrypted to it |
-//! | `openpgp` | Ed25519, OpenPGP v4 | signs release files |
+//! | `openpgp` | Ed25519, OpenPGP v4 | signs packages and feeds |
 //!
 //! [`KeySet::open`] loads and checks a set; [`KeySet::load`] only loads it, so that
 //! [`KeySet::status`] can tell what is wrong with it. The material a firmware enrolls lies in
@@ -24,6 +24,7 @@ mod cert;
 pub mod cms;
 mod create;
 pub mod der;
+mod detached;
 pub mod efi;
 mod enroll;
 mod error;
@@ -41,6 +42,7 @@ mod status;
 
 pub use args::ToolArgs;
 pub use cert::{CertificateInfo, is_development_certificate};
+pub use detached::{OpenpgpCertificates, OpenpgpSigner, Signed, Unsigned};
 pub use enroll::Enrolment;
 pub use error::{Error, Result};
 pub use file::{Kind, Pkcs11Access};

@@ -52,8 +52,13 @@ fn describe(secret: &SignedSecretKey) -> Result<Generated> {
     })
 }
 
-/// Reads an armored private key file.
+/// Reads an armored private key file, for what is written into a set.
 pub(crate) fn read_private(path: &Path) -> Result<Generated> {
+    describe(&secret(path)?)
+}
+
+/// Reads an armored private key file.
+pub(crate) fn secret(path: &Path) -> Result<SignedSecretKey> {
     let fail = |reason: String| Error::PrivateKey {
         path: path.to_owned(),
         reason,
@@ -63,7 +68,7 @@ pub(crate) fn read_private(path: &Path) -> Result<Generated> {
         .map_err(|e| fail(format!("no armored OpenPGP private key: {e}")))?;
     key.verify_bindings()
         .map_err(|e| fail(format!("its self-signature is bad: {e}")))?;
-    describe(&key)
+    Ok(key)
 }
 
 /// What an armored certificate says of itself.
@@ -74,7 +79,7 @@ pub(crate) struct PublicInfo {
 }
 
 /// Reads an armored certificate file.
-pub(crate) fn read_public(path: &Path) -> Result<PublicInfo> {
+pub(crate) fn public(path: &Path) -> Result<SignedPublicKey> {
     let fail = |reason: String| Error::Certificate {
         path: path.to_owned(),
         reason,
@@ -84,6 +89,12 @@ pub(crate) fn read_public(path: &Path) -> Result<PublicInfo> {
         .map_err(|e| fail(format!("no armored OpenPGP certificate: {e}")))?;
     key.verify_bindings()
         .map_err(|e| fail(format!("its self-signature is bad: {e}")))?;
+    Ok(key)
+}
+
+/// What an armored certificate file says of itself.
+pub(crate) fn read_public(path: &Path) -> Result<PublicInfo> {
+    let key = public(path)?;
     Ok(PublicInfo {
         fingerprint: key.fingerprint().to_string().to_lowercase(),
         algorithm: format!("openpgp-{:?}", key.algorithm()).to_lowercase(),

@@ -21,7 +21,7 @@ pub enum Role {
     RaucSigning,
     /// Update bundles are encrypted to it; nodes hold the private part.
     RaucEncryption,
-    /// Signs release files, in OpenPGP format.
+    /// Signs packages and feeds, in OpenPGP format.
     Openpgp,
 }
 
