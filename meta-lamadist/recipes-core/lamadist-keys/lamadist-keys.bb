@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 SUMMARY = "Public keys that a LamaDist node trusts"
-DESCRIPTION = "The certificate that update bundles have to be signed under, and the OpenPGP key of packages. Of the key set that LAMA_KEYS names; no key lies in this layer"
+DESCRIPTION = "The certificates that update bundles have to be signed under, and the OpenPGP keys of packages. Of the key set that LAMA_KEYS names; no key lies in this layer"
 HOMEPAGE = "${LAMADIST_HOME_URL}"
 SECTION = "base"
 LICENSE = "Apache-2.0"

@@ -9,7 +9,7 @@ use crate::place::Place;
 use lama_compose::{Kernel, Root, manifest};
 use lama_exec::fs;
 use lama_exec::progress::{Progress, Unit};
-use lama_keys::{KeySet, Role};
+use lama_keys::KeySet;
 use lama_model::Selection;
 use lama_model::oe::Oe;
 use lama_oe::build::Build;
@@ -77,8 +77,7 @@ pub fn root(
     let public = work.join("keys");
     fs::create_dir_all(&public)?;
     fs::write_atomic(public.join("rauc-ca.crt"), keys.rauc_keyring_pem()?)?;
-    let openpgp = keys.certificate_pem(Role::Openpgp)?;
-    fs::write_atomic(public.join("openpgp.asc"), openpgp)?;
+    fs::write_atomic(public.join("openpgp.asc"), keys.openpgp_keyring()?)?;
     let suffix = if c.release { "" } else { "-dev" };
     let recipe = format!("lama-image-{}", selection.image);
     Build {
@@ -114,7 +113,7 @@ pub fn root(
                 name: p.name,
                 version: p.version,
                 arch: p.arch,
-                // Of packages that never were files: RPMs are signed as a whole, in their feed.
+                // Signing an RPM changes its file, after the root was made of it.
                 sha256: String::new(),
                 installed_size: None,
                 kind: manifest::Kind::Package,
