@@ -143,6 +143,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Netboot(c) => cmd::netboot::run(&app, &c),
         Command::Keys(c) => cmd::keys::run(&app, c),
         Command::Oe(c) => cmd::oe::run(&app, &c),
+        Command::Rpm(c) => cmd::rpm::run(&app, &c),
         Command::Clean(c) => cmd::clean::run(&app, &c),
         Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }

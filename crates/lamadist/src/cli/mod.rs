@@ -4,11 +4,13 @@
 mod channel;
 mod host;
 mod oe;
+mod rpm;
 mod vm;
 
 pub use channel::*;
 pub use host::*;
 pub use oe::*;
+pub use rpm::*;
 pub use vm::*;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -88,6 +90,9 @@ pub enum Command {
     /// Build from source with OpenEmbedded: render, check, and drive the layers
     #[command(subcommand)]
     Oe(Oe),
+    /// Sign and verify RPM packages and feeds
+    #[command(subcommand)]
+    Rpm(Rpm),
     /// Show or record the review of packages' maintainer scripts
     Scripts(Scripts),
     /// Print the JSON Schema of the description's files

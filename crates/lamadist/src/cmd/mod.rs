@@ -11,6 +11,7 @@ pub mod keys;
 pub mod lock;
 pub mod netboot;
 pub mod oe;
+pub mod rpm;
 pub mod schema;
 pub mod scripts;
 pub mod tools;
