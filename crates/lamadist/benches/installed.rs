@@ -78,10 +78,12 @@ fn plain(built: &Built) -> PathBuf {
         .find(|a| a.file == "slot-a.addon.efi");
     let addon = std::fs::read(deploy.join(&addon.unwrap().file)).unwrap();
     let what = "the addon";
-    let bare = pe::remove_sections(&addon, &[".cmdline"], what).unwrap();
+    let sbat = pe::section(&addon, ".sbat", what).unwrap().unwrap();
+    let bare = pe::remove_sections(&addon, &[".cmdline", ".sbat"], what).unwrap();
     let cmdline = "lamadist.slot=a rauc.slot=A systemd.verity=0 rd.systemd.verity=0 \
                    root=/dev/lamadist/rootfs-a rootfstype=erofs";
-    let made = pe::add_sections(&bare, &[(".cmdline", cmdline.as_bytes())], what).unwrap();
+    let sections = [(".cmdline", cmdline.as_bytes()), (".sbat", sbat)];
+    let made = pe::add_sections(&bare, &sections, what).unwrap();
     let certificate = CertificateInfo::read(&built.keys.db_cert_path()).unwrap();
     let signer = built.keys.signer(Role::Db, None).unwrap();
     let signed = pe::sign(made, what, &certificate, signer.as_ref()).unwrap();
@@ -198,7 +200,7 @@ fn installation(built: &Built, runs: usize) {
         ask(
             &vm,
             "echo x | cryptsetup luksFormat --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
-             /dev/vdb - && echo x | cryptsetup open /dev/vdb sealed -",
+             --key-file - /dev/vdb && echo x | cryptsetup open --key-file - /dev/vdb sealed",
         );
         sealed.push(timed(&vm, &write("/dev/mapper/sealed")));
         ask(&vm, "cryptsetup close sealed");
