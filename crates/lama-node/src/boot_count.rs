@@ -10,7 +10,7 @@
 use crate::kernel::{Cmdline, Slot};
 use crate::loader::Loader;
 use crate::machine::Machine;
-use crate::update::book::DIR;
+use crate::update::book::{self, DIR};
 use crate::update::judge;
 use crate::{Error, Result, clock, efivar, fs, ids};
 use serde::{Deserialize, Serialize};
@@ -145,12 +145,6 @@ pub fn start() -> Result<bool> {
     let Some(running) = counted()? else {
         return Ok(false);
     };
-    take_turns(running).inspect_err(|_| {
-        let _ = efivar::make_room();
-    })
-}
-
-fn take_turns(running: Slot) -> Result<bool> {
     let count = Count::next(Count::read(), running);
     let other = running.other().filter(|_| count.starts > TRIES);
     let Some(other) = other else {
@@ -191,11 +185,7 @@ pub fn up() -> Result<Option<GivenUp>> {
         reason: judge::recent_clues(),
     });
     if let Some(n) = &note {
-        let text = serde_json::to_vec(n).unwrap_or_default();
-        let new = Path::new(DIR).join(format!("{NOTE}.new"));
-        fs::create_dir(DIR)?;
-        fs::write(&new, text, 0o644)?;
-        fs::commit(&new, Path::new(DIR).join(NOTE))?;
+        book::write(&Path::new(DIR).join(NOTE), n)?;
     }
     efivar::remove(VARIABLE, VENDOR)?;
     Ok(note)

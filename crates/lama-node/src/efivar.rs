@@ -20,7 +20,9 @@ fn path(name: &str, vendor: &str) -> PathBuf {
     PathBuf::from(format!("{EFIVARS}/{name}-{vendor}"))
 }
 
-/// Writes a variable, whole or not at all.
+/// Writes a variable, whole or not at all. Where that fails, what the kernel left of crashes goes, which
+/// may have taken the room: a machine that starts is worth more than the reason why it did not. Many a
+/// firmware gives room back at the next start only, so it is not tried again.
 ///
 /// # Errors
 /// The firmware has no room for it, or takes none at run time.
@@ -33,7 +35,11 @@ pub fn write(name: &str, vendor: &str, data: &[u8]) -> Result<()> {
         .create(true)
         .truncate(false)
         .open(&path);
-    file.and_then(|mut f| f.write_all(&all)).context(name)
+    let written = file.and_then(|mut f| f.write_all(&all)).context(name);
+    if written.is_err() {
+        let _ = make_room();
+    }
+    written
 }
 
 /// Removes a variable, where it is there.
@@ -46,13 +52,8 @@ pub fn remove(name: &str, vendor: &str) -> Result<()> {
     fs::remove(path)
 }
 
-/// Takes away what the kernel left of crashes, where the firmware has no room for anything else: a
-/// machine that starts is worth more than the reason why it did not. Many a firmware gives the room
-/// back at the next start only.
-///
-/// # Errors
-/// The firmware's variables cannot be listed.
-pub fn make_room() -> Result<()> {
+/// Takes away what the kernel left of crashes.
+fn make_room() -> Result<()> {
     for name in fs::names(EFIVARS)? {
         if name.starts_with("dump-type") {
             fs::remove(PathBuf::from(EFIVARS).join(name))?;

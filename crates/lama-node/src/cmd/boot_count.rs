@@ -35,7 +35,7 @@ fn run(args: &mut Args) -> Result<ExitCode> {
     match word.as_deref() {
         Some("start") => {
             if boot_count::start()? {
-                println!("this slot did not come up for too often: starting the other one");
+                println!("this slot did not come up three times in a row: starting the other one");
                 Run::new("systemctl").args(["--force", "reboot"]).run()?;
             }
         }

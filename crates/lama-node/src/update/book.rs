@@ -139,7 +139,8 @@ fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
         .context(format_args!("{} cannot be understood", path.display()))
 }
 
-fn write(path: &Path, value: &impl Serialize) -> Result<()> {
+/// Writes down a value as JSON, whole or not at all.
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let json = serde_json::to_vec_pretty(value).context("cannot write JSON")?;
     fs::write(path, json, 0o644)
 }
