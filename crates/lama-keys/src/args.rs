@@ -217,6 +217,9 @@ impl KeySet {
         a.option("--conf=", conf);
         a.option("--key=", key.argument());
         a.option("--cert=", self.certificate_path(Role::RaucSigning));
+        for path in self.rauc_intermediates() {
+            a.option("--intermediate=", path);
+        }
         Ok(a)
     }
 

@@ -5,15 +5,16 @@ use crate::error::{Error, Result, crypto};
 use crate::file::Kind;
 use crate::local::LocalKey;
 use crate::role::Role;
+use crate::signer::Signer;
 use lama_exec::fs;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SerialNumber,
-    date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PublicKeyData,
+    SerialNumber, SignatureAlgorithm, SigningKey, SubjectPublicKeyInfo, date_time_ymd,
 };
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 /// Netscape comment, an extension every viewer shows in plain text.
 const COMMENT_OID: [u64; 7] = [2, 16, 840, 1, 113_730, 1, 13];
@@ -41,23 +42,12 @@ pub(crate) fn issue(
     issuer: Option<(&str, &LocalKey)>,
 ) -> Result<String> {
     let what = "cannot issue a certificate";
-    let mut p = CertificateParams::default();
-    p.not_before = date_time_ymd(2025, 1, 1);
-    p.not_after = date_time_ymd(2045, 1, 1);
-    p.distinguished_name = DistinguishedName::new();
+    let mut p = params(&[&key.subject_public_key_info()]);
     p.distinguished_name
         .push(DnType::CommonName, subject(kind, set, role));
-    // Positive, never zero, always 16 bytes long; the same key has the same number.
-    let mut serial = Sha256::digest(key.subject_public_key_info())[..16].to_vec();
-    serial[0] = serial[0] & 0x7f | 0x40;
-    p.serial_number = Some(SerialNumber::from(serial));
-    p.is_ca = IsCa::ExplicitNoCa;
     p.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     match role {
-        Role::RaucCa => {
-            p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            p.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        }
+        Role::RaucCa => of_ca(&mut p),
         Role::RaucSigning => p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning],
         Role::RaucEncryption => {
             p.key_usages = vec![match key {
@@ -68,9 +58,7 @@ pub(crate) fn issue(
         _ => {}
     }
     if kind == Kind::Development {
-        let mut ia5 = vec![0x16, COMMENT.len() as u8];
-        ia5.extend_from_slice(COMMENT.as_bytes());
-        p.custom_extensions = vec![CustomExtension::from_oid_content(&COMMENT_OID, ia5)];
+        mark(&mut p);
     }
     let cert = match issuer {
         None => p.self_signed(key).map_err(crypto(what))?,
@@ -81,6 +69,123 @@ pub(crate) fn issue(
         }
     };
     crate::local::encode_pem("CERTIFICATE", cert.der())
+}
+
+/// What all certificates have in common. The serial number follows from `keys`: positive, never zero,
+/// always 16 bytes long.
+fn params(keys: &[&[u8]]) -> CertificateParams {
+    let mut p = CertificateParams::default();
+    p.not_before = date_time_ymd(2025, 1, 1);
+    p.not_after = date_time_ymd(2045, 1, 1);
+    p.distinguished_name = DistinguishedName::new();
+    let mut serial = Sha256::digest(keys.concat())[..16].to_vec();
+    serial[0] = serial[0] & 0x7f | 0x40;
+    p.serial_number = Some(SerialNumber::from(serial));
+    p.is_ca = IsCa::ExplicitNoCa;
+    p
+}
+
+fn of_ca(p: &mut CertificateParams) {
+    p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    p.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+}
+
+/// Marks a certificate as a development key's.
+fn mark(p: &mut CertificateParams) {
+    let mut ia5 = vec![0x16, COMMENT.len() as u8];
+    ia5.extend_from_slice(COMMENT.as_bytes());
+    p.custom_extensions = vec![CustomExtension::from_oid_content(&COMMENT_OID, ia5)];
+}
+
+/// The certificate of a new CA's key by the old CA, PEM: what RFC 4210, section 4.4.1, calls
+/// "newWithOld". Who trusts the old one alone gets by it to what the new one issued.
+///
+/// # Errors
+/// The old one's key is of a kind that nothing here signs with, or the new one's subject can't be
+/// written as it is.
+pub(crate) fn cross(
+    new: &CertificateInfo,
+    old: &CertificateInfo,
+    signer: &dyn Signer,
+) -> Result<String> {
+    let what = "cannot certify the new CA by the old one";
+    let fail = |reason: &str| Error::Unsuitable {
+        role: Role::RaucCa,
+        reason: reason.to_owned(),
+        hint: "issue a certificate of the new CA's key with the old CA and pass it: --cross FILE"
+            .to_owned(),
+    };
+    let algorithm: &SignatureAlgorithm = match old.algorithm.as_str() {
+        "ec-p256" => &rcgen::PKCS_ECDSA_P256_SHA256,
+        a if a.starts_with("rsa-") => &rcgen::PKCS_RSA_SHA256,
+        _ => {
+            return Err(fail(
+                "nothing here signs with the previous CA's kind of key",
+            ));
+        }
+    };
+    let (_, x) = X509Certificate::from_der(&new.der).map_err(crypto(what))?;
+    let mut p = params(&[&new.spki, &old.spki]);
+    of_ca(&mut p);
+    for a in x.subject().iter_attributes() {
+        let oid: Vec<u64> = a.attr_type().iter().into_iter().flatten().collect();
+        let text = a.as_str().map_err(crypto(what))?;
+        p.distinguished_name.push(DnType::from_oid(&oid), text);
+    }
+    // What it has issued names its key so.
+    let id = x
+        .extensions()
+        .iter()
+        .find_map(|e| match e.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
+    if let Some(id) = id {
+        p.key_identifier_method = KeyIdMethod::PreSpecified(id);
+    }
+    if new.development {
+        mark(&mut p);
+    }
+    p.use_authority_key_identifier_extension = true;
+    let by = Authority {
+        public: SubjectPublicKeyInfo::from_der(&old.spki).map_err(crypto(what))?,
+        algorithm,
+        signer,
+    };
+    let issuer = Issuer::from_ca_cert_der(&old.der.as_slice().into(), by).map_err(crypto(what))?;
+    let key = SubjectPublicKeyInfo::from_der(&new.spki).map_err(crypto(what))?;
+    let cert = p.signed_by(&key, &issuer).map_err(crypto(what))?;
+    let made = CertificateInfo::parse(cert.der()).map_err(crypto(what))?;
+    if (&made.subject, &made.issuer) != (&new.subject, &old.subject_der) {
+        return Err(fail(
+            "the new CA's or the previous one's name can't be repeated here",
+        ));
+    }
+    crate::local::encode_pem("CERTIFICATE", cert.der())
+}
+
+/// An issuer's key, wherever it is.
+struct Authority<'a> {
+    public: SubjectPublicKeyInfo,
+    algorithm: &'static SignatureAlgorithm,
+    signer: &'a dyn Signer,
+}
+
+impl PublicKeyData for Authority<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.public.der_bytes()
+    }
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.algorithm
+    }
+}
+
+impl SigningKey for Authority<'_> {
+    fn sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, rcgen::Error> {
+        self.signer
+            .sign(message)
+            .map_err(|_| rcgen::Error::RemoteKeyError)
+    }
 }
 
 /// What there is to know about a certificate.

@@ -21,6 +21,8 @@ pub struct Parts<'a> {
     pub attributes: Option<&'a [u8]>,
     /// Who signs.
     pub certificate: &'a CertificateInfo,
+    /// More certificates that come along.
+    pub chain: &'a [CertificateInfo],
 }
 
 impl Parts<'_> {
@@ -28,6 +30,10 @@ impl Parts<'_> {
     pub fn signed(&self, signature: &[u8]) -> Vec<u8> {
         let one = tlv(0x02, &[&[1]]);
         let c = self.certificate;
+        // A SET, in the order of DER.
+        let mut all: Vec<&[u8]> = self.chain.iter().map(|c| c.der.as_slice()).collect();
+        all.push(&c.der);
+        all.sort_unstable();
         let signer = tlv(0x30, &[&c.issuer, &tlv(0x02, &[&c.serial])]);
         // They are signed as a SET and stored with an implicit tag.
         let attributes = self.attributes.map(|a| tlv(0xa0, &[a]));
@@ -48,7 +54,7 @@ impl Parts<'_> {
                 &one,
                 &tlv(0x31, &[self.digest]),
                 self.content,
-                &tlv(0xa0, &[&c.der]),
+                &tlv(0xa0, &all),
                 &tlv(0x31, &[&signer_info]),
             ],
         )
@@ -82,12 +88,17 @@ pub fn sign_attributes(attributes: &[u8], signer: &dyn Signer) -> Result<Vec<u8>
     signer.sign(&tlv(0x31, &[attributes]))
 }
 
-/// Signs `content`, which is in the message. There is no time in it, so that the same content gives
+/// Signs `content`, which is in the message; the certificates of `chain` come along. There is no time in it, so that the same content gives
 /// the same message where the signature itself does (RSA; ECDSA of RFC 6979).
 ///
 /// # Errors
 /// The key cannot sign.
-pub fn sign(content: &[u8], certificate: &CertificateInfo, signer: &dyn Signer) -> Result<Vec<u8>> {
+pub fn sign(
+    content: &[u8],
+    certificate: &CertificateInfo,
+    chain: &[CertificateInfo],
+    signer: &dyn Signer,
+) -> Result<Vec<u8>> {
     // RFC 5758: no parameters with ECDSA; RFC 4055: NULL with RSA; RFC 5754: none with SHA-256.
     let signature_algorithm = match certificate.algorithm.starts_with("rsa") {
         true => algorithm(oid::RSA_SHA256, Parameters::Null),
@@ -106,6 +117,7 @@ pub fn sign(content: &[u8], certificate: &CertificateInfo, signer: &dyn Signer) 
         ),
         attributes: Some(&attributes),
         certificate,
+        chain,
     };
     let signature = sign_attributes(&attributes, signer)?;
     Ok(content_info(&parts.signed(&signature)))

@@ -202,6 +202,7 @@ fn signed_data(certificate: &CertificateInfo, signature: &[u8]) -> Vec<u8> {
         content: &tlv(0x30, &[&identifier(oid::DATA)]),
         attributes: None,
         certificate,
+        chain: &[],
     }
     .signed(signature)
 }

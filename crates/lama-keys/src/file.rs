@@ -67,6 +67,17 @@ pub(crate) struct Previous {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
     pub fingerprint: String,
+    /// Of `rauc-ca`: the certificate of its successor's key by this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_certificate: Option<String>,
+}
+
+impl Previous {
+    /// The files that it names, of those that hold no private key.
+    pub(crate) fn public_files(&self) -> impl Iterator<Item = &String> {
+        let more = [&self.public_key, &self.cross_certificate];
+        std::iter::once(&self.certificate).chain(more.into_iter().flatten())
+    }
 }
 
 /// The whole file.
@@ -151,15 +162,9 @@ impl KeySetFile {
                     inside(key).map_err(|w| invalid(w, INSIDE))?;
                 }
             }
-            let public = [Some(&e.certificate), e.public_key.as_ref()]
-                .into_iter()
-                .flatten()
-                .chain(
-                    e.previous
-                        .iter()
-                        .flat_map(|p| [Some(&p.certificate), p.public_key.as_ref()])
-                        .flatten(),
-                );
+            let public = std::iter::once(&e.certificate)
+                .chain(&e.public_key)
+                .chain(e.previous.iter().flat_map(Previous::public_files));
             for name in public {
                 inside(name).map_err(|w| invalid(w, INSIDE))?;
             }

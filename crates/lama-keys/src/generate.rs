@@ -219,7 +219,7 @@ impl Install<'_> {
             .into_iter()
             .any(taken)
         {
-            format!("{plain}-{}", fingerprint.get(..12).unwrap_or(fingerprint))
+            format!("{plain}-{}", short(fingerprint))
         } else {
             plain.to_owned()
         }
@@ -320,6 +320,11 @@ impl Install<'_> {
             previous: Vec::new(),
         })
     }
+}
+
+/// As much of a fingerprint as makes file names differ.
+pub(crate) fn short(fingerprint: &str) -> &str {
+    fingerprint.get(..12).unwrap_or(fingerprint)
 }
 
 /// The fingerprint of a role's X.509 certificate; of its SPKI where it has no other use (`pcr`).

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Replacing keys.
 
+use crate::cert::{self, CertificateInfo};
 use crate::create::lock;
 use crate::error::{Error, Result};
-use crate::file::{Entry, Kind, Previous};
-use crate::generate::{Install, now};
+use crate::file::{Entry, Kind, Previous, write_synced};
+use crate::generate::{Install, now, short};
+use crate::local::encode_pem;
 use crate::release::Source;
 use crate::role::Role;
 use crate::set::KeySet;
 use lama_exec::{Progress, Tools, fs};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The signed replacement of PK in `enroll/`, for machines that have the previous one.
 const PK_UPDATE: &str = "PK-update.auth";
@@ -19,7 +22,8 @@ impl KeySet {
     /// until [`KeySet::forget_previous`]; of `pcr` and `rauc-encryption` the old private key stays
     /// too, others are removed (in a token or outside the set, they are left alone).
     ///
-    /// A new `rauc-ca` issues a new `rauc-signing` key as well, where that one is a file of the set.
+    /// A new `rauc-ca` issues a new `rauc-signing` key as well, where that one is a file of the set,
+    /// and is certified by the old one, so that machines which trust that alone follow.
     /// A new `pk` leaves `enroll/PK-update.auth`, signed by the old one. The change takes effect all
     /// at once, when `keyset.toml` is replaced.
     pub fn rotate(
@@ -29,11 +33,40 @@ impl KeySet {
         tools: Option<&Tools>,
         progress: &dyn Progress,
     ) -> Result<()> {
+        self.rotate_by(role, source, None, tools, progress)
+    }
+
+    /// Replaces `rauc-ca` as [`KeySet::rotate`] does, where the old one's private key is not at hand:
+    /// `cross` is a certificate of the new CA's key by the old one.
+    pub fn rotate_ca(
+        &mut self,
+        source: &Source,
+        cross: &Path,
+        tools: Option<&Tools>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        self.rotate_by(Role::RaucCa, source, Some(cross), tools, progress)
+    }
+
+    fn rotate_by(
+        &mut self,
+        role: Role,
+        source: &Source,
+        cross: Option<&Path>,
+        tools: Option<&Tools>,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let _lock = lock(&self.dir)?;
         let old = Self::open(&self.dir)?;
         let mut next = old.clone();
         let mut gone = Vec::new();
-        if let Err(e) = next.prepare(&old, role, source, tools, progress, &mut gone) {
+        let made = next
+            .prepare(&old, role, source, tools, progress, &mut gone)
+            .and_then(|()| match role {
+                Role::RaucCa => next.certify(&old, cross, tools),
+                _ => Ok(()),
+            });
+        if let Err(e) = made {
             // Whatever was written is named by nothing.
             for file in next.own_files().difference(&old.own_files()) {
                 fs::remove_file(self.dir.join(file))?;
@@ -88,6 +121,45 @@ impl KeySet {
         Ok(())
     }
 
+    /// Has the new CA certified by that of `old`, or takes the certificate that was made elsewhere.
+    fn certify(&mut self, old: &KeySet, made: Option<&Path>, tools: Option<&Tools>) -> Result<()> {
+        let role = Role::RaucCa;
+        let read = |s: &KeySet| CertificateInfo::read(&s.certificate_path(role));
+        let (new, before) = (read(self)?, read(old)?);
+        let pem = match made {
+            Some(path) => {
+                let c = CertificateInfo::read(path)?;
+                let wanted = (&new.spki, &new.subject_der, &before.subject_der);
+                if !c.ca || (&c.spki, &c.subject_der, &c.issuer) != wanted {
+                    return Err(Error::Unsuitable {
+                        role,
+                        reason: format!("{} is not the new CA's by the previous one", path.display()),
+                        hint: "pass a CA certificate of the new CA's key and name, issued by the previous CA".into(),
+                    });
+                }
+                encode_pem("CERTIFICATE", &c.der)?
+            }
+            None => {
+                let signer = old.signer(role, tools).map_err(|e| match e {
+                    Error::NoPrivateKey { role } => Error::Unsuitable {
+                        role,
+                        reason: "the previous CA's private key is not at hand to certify the new one, and machines that know the previous one alone would trust nothing that the new one signs".into(),
+                        hint: "issue a CA certificate of the new CA's key with the previous CA and pass it: --cross FILE".into(),
+                    },
+                    e => e,
+                })?;
+                cert::cross(&new, &before, signer.as_ref())?
+            }
+        };
+        let name = format!("rauc-ca-cross-{}.crt", short(&new.fingerprint));
+        write_synced(&self.dir.join(&name), pem.as_bytes(), 0o644)?;
+        let entry = self.file.roles.get_mut(&role);
+        if let Some(p) = entry.and_then(|e| e.previous.first_mut()) {
+            p.cross_certificate = Some(name);
+        }
+        Ok(())
+    }
+
     /// The files of the set that `keyset.toml` names.
     fn own_files(&self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
@@ -96,8 +168,7 @@ impl KeySet {
             all.extend(e.public_key.clone());
             all.extend(e.private_key.clone().filter(|k| self.owns(k)));
             for p in &e.previous {
-                all.insert(p.certificate.clone());
-                all.extend(p.public_key.clone());
+                all.extend(p.public_files().cloned());
                 all.extend(p.private_key.clone().filter(|k| self.owns(k)));
             }
         }
@@ -144,6 +215,7 @@ impl KeySet {
             certificate,
             public_key,
             fingerprint,
+            cross_certificate: None,
         }];
         entry.previous.extend(previous);
         self.file.roles.insert(role, entry);
@@ -165,11 +237,8 @@ impl KeySet {
         next.file.changed = later_than(next.file.changed);
         next.file.write(&self.dir)?;
         for p in previous {
-            let private = p.private_key.filter(|k| next.owns(k));
-            for file in [Some(p.certificate), p.public_key, private]
-                .into_iter()
-                .flatten()
-            {
+            let private = p.private_key.as_ref().filter(|k| next.owns(k));
+            for file in p.public_files().chain(private) {
                 fs::remove_file(self.dir.join(file))?;
             }
         }

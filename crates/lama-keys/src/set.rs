@@ -241,6 +241,17 @@ impl KeySet {
         Ok(all)
     }
 
+    /// What goes with the signatures of bundles and channel files, so that machines which trust a
+    /// replaced CA alone find the way to the present one: certificates of each CA's key by the one
+    /// before it (PEM).
+    pub fn rauc_intermediates(&self) -> Vec<PathBuf> {
+        let previous = self.file.roles.get(&Role::RaucCa).map(|e| &e.previous);
+        let names = previous.into_iter().flatten();
+        names
+            .filter_map(|p| Some(self.dir.join(p.cross_certificate.as_ref()?)))
+            .collect()
+    }
+
     /// Something that signs with the key of a role. A key in a token needs `tools` with openssl and
     /// its pkcs11 engine.
     pub fn signer<'a>(

@@ -212,6 +212,11 @@ impl KeySet {
                 Ok(_) => {}
                 Err(e) => s.problems.push(from_error(&e)),
             }
+            if let Some(cross) = &p.cross_certificate
+                && let Err(e) = CertificateInfo::read(&self.dir.join(cross))
+            {
+                s.problems.push(from_error(&e));
+            }
             if let Some(k) = p.private_key.as_ref().filter(|k| !k.starts_with("pkcs11:")) {
                 s.problems.extend(too_open(&self.dir.join(k), "600"));
             }

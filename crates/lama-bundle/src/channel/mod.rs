@@ -129,6 +129,16 @@ pub fn sign(channel: &Channel, keys: &KeySet, tools: &Tools) -> Result<Vec<u8>> 
     let mut json = serde_json::to_vec_pretty(channel).unwrap_or_default();
     json.push(b'\n');
     let certificate = CertificateInfo::read(&keys.certificate_path(Role::RaucSigning))?;
+    let chain = keys.rauc_intermediates();
+    let chain: Result<Vec<_>> = chain
+        .iter()
+        .map(|p| Ok(CertificateInfo::read(p)?))
+        .collect();
     let signer = keys.signer(Role::RaucSigning, Some(tools))?;
-    Ok(lama_keys::cms::sign(&json, &certificate, signer.as_ref())?)
+    Ok(lama_keys::cms::sign(
+        &json,
+        &certificate,
+        &chain?,
+        signer.as_ref(),
+    )?)
 }

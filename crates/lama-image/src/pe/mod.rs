@@ -205,6 +205,7 @@ fn authenticode(
         content: &content,
         attributes: Some(&attributes),
         certificate,
+        chain: &[],
     };
     let signature = cms::sign_attributes(&attributes, signer)?;
     Ok(cms::content_info(&parts.signed(&signature)))

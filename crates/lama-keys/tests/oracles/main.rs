@@ -146,7 +146,7 @@ fn openssl_verifies_a_signed_message() {
     for (role, ca) in [(Role::RaucSigning, "keyring"), (Role::Db, "db.crt")] {
         let certificate = CertificateInfo::read(&set.certificate_path(role)).unwrap();
         let signer = set.signer(role, None).unwrap();
-        let mut message = cms::sign(b"a message", &certificate, signer.as_ref()).unwrap();
+        let mut message = cms::sign(b"a message", &certificate, &[], signer.as_ref()).unwrap();
         fs::write(dir.join("message"), &message).unwrap();
         let (ok, said) = verify(ca);
         assert!(ok, "{role}: {said}");

@@ -234,6 +234,10 @@ pub enum Keys {
         /// The new key, where it is not to be generated: FILE, or pkcs11:…; with ROLE.crt as for init
         #[arg(long, value_name = "KEY", conflicts_with = "finish")]
         key: Option<String>,
+        /// rauc-ca, where the old one's private key is not at hand: a certificate of the new CA's key by
+        /// the old CA
+        #[arg(long, value_name = "FILE", conflicts_with = "finish")]
+        cross: Option<PathBuf>,
         /// The release set instead of the development set
         #[arg(long)]
         release: bool,

@@ -65,6 +65,7 @@ pub fn run(app: &App, c: Keys) -> Result<ExitCode> {
             role,
             finish,
             key,
+            cross,
             release,
         } => {
             let role: Role = role.parse().map_err(|e| miette!("{e}"))?;
@@ -88,7 +89,18 @@ pub fn run(app: &App, c: Keys) -> Result<ExitCode> {
                     (Source::Pkcs11 { .. }, None) => tools_for(app, true)?,
                     (_, tools) => tools,
                 };
-                set.rotate(role, &source, tools.as_ref(), app.progress())?;
+                match cross {
+                    None => set.rotate(role, &source, tools.as_ref(), app.progress())?,
+                    Some(file) if role == Role::RaucCa => {
+                        set.rotate_ca(&source, &file, tools.as_ref(), app.progress())?;
+                    }
+                    Some(_) => {
+                        return Err(miette!(
+                            help = "leave --cross out",
+                            "only rauc-ca certifies its successor, {role} does not"
+                        ));
+                    }
+                }
             }
             set.status()
         }
