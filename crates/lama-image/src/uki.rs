@@ -11,14 +11,14 @@
 use crate::{Arch, Artifact, Error, Result, pe};
 use lama_exec::Tools;
 use lama_exec::fs::{self, AtPath};
-use lama_keys::{CertificateInfo, KeySet, Role, Signer, ToolArgs};
+use lama_keys::{CertificateInfo, KeySet, Signer, ToolArgs};
 use lama_tree::Tree;
 use std::path::Path;
 
 /// With what is signed.
 pub struct Signing<'a> {
-    certificate: CertificateInfo,
-    signer: Box<dyn Signer + 'a>,
+    /// The current `db` key first, then those that it replaces.
+    db: Vec<(CertificateInfo, Box<dyn Signer + 'a>)>,
     /// systemd-measure's options for the PCR policy, by key.
     pcr: Vec<ToolArgs>,
     /// The public key of the policy, PEM.
@@ -29,8 +29,7 @@ impl<'a> Signing<'a> {
     /// The `db` and `pcr` keys of a key set.
     pub fn new(keys: &'a KeySet, tools: &'a Tools) -> Result<Self> {
         Ok(Self {
-            certificate: CertificateInfo::read(&keys.db_cert_path())?,
-            signer: keys.signer(Role::Db, Some(tools))?,
+            db: keys.db_signers(Some(tools))?,
             pcr: keys.measure_args()?,
             pcr_public: fs::read(keys.pcr_public_path())?,
         })
@@ -93,7 +92,10 @@ impl<'a> Signing<'a> {
     }
 
     fn sign(&self, pe: Vec<u8>, name: &str) -> Result<Vec<u8>> {
-        pe::sign(pe, name, &self.certificate, self.signer.as_ref())
+        let mut signers = self.db.iter();
+        signers.try_fold(pe, |pe, (certificate, signer)| {
+            pe::sign(pe, name, certificate, signer.as_ref())
+        })
     }
 }
 

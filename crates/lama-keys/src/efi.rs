@@ -23,6 +23,17 @@ pub const IMAGE_SECURITY_DATABASE: Uuid = uuid!("d719b2cb-3d3a-4596-a3bc-dad00e6
 
 /// NON_VOLATILE | BOOTSERVICE_ACCESS | RUNTIME_ACCESS | TIME_BASED_AUTHENTICATED_WRITE_ACCESS.
 const ATTRIBUTES: u32 = 0x27;
+/// APPEND_WRITE.
+const APPEND: u32 = 0x40;
+
+/// What becomes of a variable's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The new content takes its place.
+    Replace,
+    /// It is added; the firmware passes over entries that are there already.
+    Append,
+}
 
 /// A variable of the signature database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,11 +177,16 @@ pub fn efi_time(t: jiff::Timestamp) -> [u8; 16] {
 /// what `SetVariable` takes and what lies in `loader/keys/auto/NAME.auth`.
 pub fn authenticated(
     variable: Variable,
+    change: Change,
     time: jiff::Timestamp,
     payload: &[u8],
     certificate: &CertificateInfo,
     signer: &dyn Signer,
 ) -> Result<Vec<u8>> {
+    let attributes = match change {
+        Change::Replace => ATTRIBUTES,
+        Change::Append => ATTRIBUTES | APPEND,
+    };
     let time = efi_time(time);
     let mut message: Vec<u8> = variable
         .name()
@@ -178,7 +194,7 @@ pub fn authenticated(
         .flat_map(u16::to_le_bytes)
         .collect();
     message.extend_from_slice(&variable.vendor().to_bytes_le());
-    message.extend_from_slice(&ATTRIBUTES.to_le_bytes());
+    message.extend_from_slice(&attributes.to_le_bytes());
     message.extend_from_slice(&time);
     message.extend_from_slice(payload);
     let pkcs7 = signed_data(certificate, &signer.sign(&message)?);

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The files a firmware enrolls: `enroll/{PK,KEK,db}.{esl,auth,cer}`.
+//! The files a firmware enrolls: `enroll/{PK,KEK,db}.{esl,auth,cer}`, and `enroll/db-append.auth`, by
+//! which a machine in use takes the certificates of `db` beside those that it has.
 
 use crate::cert::CertificateInfo;
-use crate::efi::{self, Variable};
+use crate::efi::{self, Change, Variable};
 use crate::error::{Error, Result};
 use crate::role::Role;
 use crate::set::KeySet;
 use lama_exec::{Tools, fs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// What adds to `db`, signed.
+pub const DB_APPEND: &str = "db-append.auth";
+/// What replaces `db`, signed.
+pub const DB_REPLACE: &str = "db.auth";
 
 /// The files of one variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,19 +55,11 @@ impl KeySet {
             let own = CertificateInfo::read(&self.certificate_path(variable.role()))?;
             fs::write_atomic(dir.join(format!("{name}.cer")), &own.der)?;
             let auth = dir.join(format!("{name}.auth"));
-            let signed = self.sign_variable(variable, variable.signer(), &payload, tools);
-            let auth = match signed {
-                Ok(data) => {
-                    fs::write_atomic(&auth, data)?;
-                    Some(auth)
-                }
-                Err(Error::NoPrivateKey { role } | Error::NeedsTools { role }) => {
-                    tracing::info!("no {name}.auth: the key of `{role}` is not at hand");
-                    fs::remove_file(&auth)?;
-                    None
-                }
-                Err(e) => return Err(e),
-            };
+            let auth = self.write_signed(&auth, variable, Change::Replace, &payload, tools)?;
+            if variable == Variable::Db {
+                let file = dir.join(DB_APPEND);
+                self.write_signed(&file, variable, Change::Append, &payload, tools)?;
+            }
             made.push(Enrolment {
                 variable,
                 esl,
@@ -72,22 +70,45 @@ impl KeySet {
         Ok(made)
     }
 
-    fn sign_variable(
+    /// Writes the signed change of a variable; where the key that must sign it is not at hand, none.
+    fn write_signed(
         &self,
+        file: &Path,
         variable: Variable,
-        by: Role,
+        change: Change,
         payload: &[u8],
         tools: Option<&Tools>,
-    ) -> Result<Vec<u8>> {
-        let signer = self.signer(by, tools)?;
-        let certificate = CertificateInfo::read(&self.certificate_path(by))?;
-        efi::authenticated(
-            variable,
-            self.file.changed,
-            payload,
-            &certificate,
-            signer.as_ref(),
-        )
+    ) -> Result<Option<PathBuf>> {
+        let sign = || {
+            let by = variable.signer();
+            let signer = self.signer(by, tools)?;
+            let certificate = CertificateInfo::read(&self.certificate_path(by))?;
+            let time = self.file.changed;
+            efi::authenticated(variable, change, time, payload, &certificate, &*signer)
+        };
+        match sign() {
+            Ok(data) => {
+                fs::write_atomic(file, data)?;
+                Ok(Some(file.to_owned()))
+            }
+            Err(Error::NoPrivateKey { role } | Error::NeedsTools { role }) => {
+                tracing::info!("no {}: the key of `{role}` is not at hand", file.display());
+                fs::remove_file(file)?;
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Signed changes of `db` for machines in use, where they are at hand and of the current keys: what
+    /// adds the certificates that are honoured, and what puts them in place of all others.
+    pub fn db_changes(&self) -> Result<Option<[Vec<u8>; 2]>> {
+        let want = self.signature_lists(Variable::Db)?;
+        let file = |name| fs::read_optional(self.enroll_dir().join(name));
+        let both = file(DB_APPEND)?.zip(file(DB_REPLACE)?);
+        Ok(both
+            .filter(|(a, r)| a.ends_with(&want) && r.ends_with(&want))
+            .map(<[Vec<u8>; 2]>::from))
     }
 
     /// The change from this set's PK to that of `next`, signed by this set's PK: what a machine in
@@ -98,6 +119,7 @@ impl KeySet {
         let payload = next.signature_lists(Variable::Pk)?;
         efi::authenticated(
             Variable::Pk,
+            Change::Replace,
             next.file.changed,
             &payload,
             &certificate,
@@ -139,6 +161,8 @@ impl KeySet {
                 _ => {}
             }
         }
-        None
+        let missing = matches!(self.db_changes(), Ok(None));
+        (missing && self.private_key(Role::Kek).is_ok())
+            .then(|| format!("enroll/{DB_APPEND} is missing or not of the current keys"))
     }
 }

@@ -84,10 +84,11 @@ impl Role {
         }
     }
 
-    /// Whether the private part of a replaced key is needed until it is forgotten: both PCR keys
-    /// must sign while nodes are enrolled with the old one, and nodes decrypt bundles made before.
+    /// Whether the private part of a replaced key is needed until it is forgotten: both keys must sign
+    /// while firmware knows the old `db` alone or disks are sealed by the old `pcr`, and nodes decrypt
+    /// bundles made before.
     pub(crate) fn keeps_previous_private(self) -> bool {
-        matches!(self, Role::Pcr | Role::RaucEncryption)
+        matches!(self, Role::Db | Role::Pcr | Role::RaucEncryption)
     }
 
     /// Whether firmware enrolls it.

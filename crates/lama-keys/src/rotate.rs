@@ -19,8 +19,8 @@ const PK_UPDATE: &str = "PK-update.auth";
 
 impl KeySet {
     /// Replaces the key of a role. The old certificate stays in the set as a previous one, honoured
-    /// until [`KeySet::forget_previous`]; of `pcr` and `rauc-encryption` the old private key stays
-    /// too, others are removed (in a token or outside the set, they are left alone).
+    /// until [`KeySet::forget_previous`]; of `db`, `pcr` and `rauc-encryption` the old private key
+    /// stays too, others are removed (in a token or outside the set, they are left alone).
     ///
     /// A new `rauc-ca` issues a new `rauc-signing` key as well, where that one is a file of the set,
     /// and is certified by the old one, so that machines which trust that alone follow.

@@ -259,16 +259,50 @@ impl KeySet {
         role: Role,
         tools: Option<&'a Tools>,
     ) -> Result<Box<dyn Signer + 'a>> {
-        match self.private_key(role)? {
+        let certificate = CertificateInfo::read(&self.certificate_path(role))?;
+        self.signer_of(role, self.private_key(role)?, &certificate, tools)
+    }
+
+    fn signer_of<'a>(
+        &'a self,
+        role: Role,
+        key: PrivateKey,
+        certificate: &CertificateInfo,
+        tools: Option<&'a Tools>,
+    ) -> Result<Box<dyn Signer + 'a>> {
+        match key {
             PrivateKey::File(path) => Ok(Box::new(LocalKey::read(&path)?)),
             PrivateKey::Pkcs11(uri) => Ok(Box::new(Pkcs11Signer {
                 role,
                 uri,
                 access: self.pkcs11(),
                 tools: tools.ok_or(Error::NeedsTools { role })?,
-                spki: CertificateInfo::read(&self.certificate_path(role))?.spki,
+                spki: certificate.spki.clone(),
             })),
         }
+    }
+
+    /// What signs for Secure Boot, certificates and keys: the current `db` key, then the previous ones
+    /// whose private part is still there. Firmware that knows any of them starts what all have signed,
+    /// and the current one comes first, so that firmware which knows it goes by it.
+    pub fn db_signers<'a>(
+        &'a self,
+        tools: Option<&'a Tools>,
+    ) -> Result<Vec<(CertificateInfo, Box<dyn Signer + 'a>)>> {
+        let e = self.entry(Role::Db)?;
+        let mut all = vec![(
+            CertificateInfo::read(&self.db_cert_path())?,
+            self.signer(Role::Db, tools)?,
+        )];
+        for p in &e.previous {
+            if let Some(key) = &p.private_key {
+                let certificate = CertificateInfo::read(&self.dir.join(&p.certificate))?;
+                let key = PrivateKey::parse(key, &self.dir)?;
+                let signer = self.signer_of(Role::Db, key, &certificate, tools)?;
+                all.push((certificate, signer));
+            }
+        }
+        Ok(all)
     }
 
     /// Private key, certificate and public key of the current `pcr` key, then of the previous ones

@@ -375,7 +375,7 @@ fn rotation_keeps_the_old_certificate_until_it_is_forgotten() {
         .is_ok();
         assert_eq!(
             kept,
-            matches!(role, Role::Pcr | Role::RaucEncryption),
+            matches!(role, Role::Db | Role::Pcr | Role::RaucEncryption),
             "{role}"
         );
         if role == Role::RaucCa {

@@ -9,6 +9,11 @@ use serde::Serialize;
 
 /// Where it lies in the root.
 pub const PATH: &str = "usr/lib/lamadist/machine.json";
+/// What adds the certificates of `db` to a firmware in use, signed by `kek`
+/// (`EFI_VARIABLE_AUTHENTICATION_2`, UEFI specification 8.2.2).
+pub const DB_APPEND: &str = "usr/lib/lamadist/secure-boot/db-append.auth";
+/// The same, in place of all others.
+pub const DB_REPLACE: &str = "usr/lib/lamadist/secure-boot/db.auth";
 
 /// The file. `lama_node::machine` reads it.
 #[derive(Serialize)]

@@ -27,9 +27,36 @@ fn path(name: &str, vendor: &str) -> PathBuf {
 /// # Errors
 /// The firmware has no room for it, or takes none at run time.
 pub fn write(name: &str, vendor: &str, data: &[u8]) -> Result<()> {
+    set(name, vendor, ATTRIBUTES, data)
+}
+
+/// What becomes of an authenticated variable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The new content takes its place.
+    Replace,
+    /// It is added to what is there.
+    Append,
+}
+
+/// Has the firmware change an authenticated variable, by `EFI_VARIABLE_AUTHENTICATION_2` and what it
+/// signs (UEFI specification 2.10, section 8.2.2).
+///
+/// # Errors
+/// The firmware refuses the signature, has no room, or takes none at run time.
+pub fn change(name: &str, vendor: &str, change: Change, data: &[u8]) -> Result<()> {
+    // TIME_BASED_AUTHENTICATED_WRITE_ACCESS; APPEND_WRITE.
+    let more = match change {
+        Change::Replace => 0x20,
+        Change::Append => 0x60,
+    };
+    set(name, vendor, ATTRIBUTES | more, data)
+}
+
+fn set(name: &str, vendor: &str, attributes: u32, data: &[u8]) -> Result<()> {
     let path = path(name, vendor);
     mutable(&path)?;
-    let all = [&ATTRIBUTES.to_le_bytes(), data].concat();
+    let all = [&attributes.to_le_bytes(), data].concat();
     let file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)

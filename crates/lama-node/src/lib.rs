@@ -24,6 +24,7 @@ pub mod health;
 pub mod ids;
 pub mod install;
 pub mod kernel;
+pub mod keys;
 pub mod loader;
 pub mod luks;
 pub mod machine;

@@ -2,6 +2,7 @@
 //! LUKS2 volumes: what opens them, and changing that. cryptsetup(8) and systemd-cryptenroll(1) do it.
 
 use crate::error::Context;
+use crate::keys::policy;
 use crate::run::Run;
 use crate::secret::escrow;
 use crate::{Error, Result, fs};
@@ -37,9 +38,23 @@ struct Token {
     pcrs: Vec<u32>,
     #[serde(rename = "tpm2_pubkey_pcrs")]
     pubkey_pcrs: Vec<u32>,
+    /// The key of the signed policy: PEM, in Base64.
+    #[serde(rename = "tpm2_pubkey")]
+    pubkey: Option<String>,
     /// Of a recovery key: who copies of secrets are encrypted to.
     #[serde(rename = "lamadist-recipient")]
     recipient: Option<String>,
+}
+
+/// What the TPM opens a volume by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// The token's number.
+    pub token: String,
+    /// The slots that it opens.
+    pub slots: Vec<String>,
+    /// The key of its signed policy ([`policy::fingerprint`]).
+    pub key: Option<String>,
 }
 
 impl Header {
@@ -63,6 +78,17 @@ impl Header {
     /// How many slots the TPM opens.
     pub fn tpm(&self) -> usize {
         self.slots(TPM).len()
+    }
+
+    /// What the TPM opens it by.
+    pub fn seals(&self) -> Vec<Seal> {
+        let of = self.tokens.iter().filter(|(_, t)| t.r#type == TPM);
+        of.map(|(token, t)| Seal {
+            token: token.clone(),
+            slots: t.keyslots.clone(),
+            key: t.pubkey.as_deref().and_then(policy::of_token),
+        })
+        .collect()
     }
 
     /// How many recovery keys there are.
@@ -209,7 +235,7 @@ pub fn seal(device: &str, opener: Opener<'_>) -> Result<()> {
             .args(["--wipe-slot=tpm2", device])
             .run()?;
     }
-    let mut run = Run::new("systemd-cryptenroll").args(tpm_options());
+    let mut run = Run::new("systemd-cryptenroll").args(tpm_options(PCRS));
     let secret;
     run = match opener {
         Opener::Tpm => run.arg("--unlock-tpm2-device=auto"),
@@ -224,11 +250,44 @@ pub fn seal(device: &str, opener: Opener<'_>) -> Result<()> {
         .map(|_| ())
 }
 
-/// What systemd-repart and systemd-cryptenroll seal with.
-pub fn tpm_options() -> [String; 4] {
+/// Whether this token of a volume opens it now; it stays closed.
+pub fn opens(device: &str, seal: &Seal) -> bool {
+    let run = Run::new("cryptsetup").args(["open", "--test-passphrase", "--batch-mode"]);
+    let run = run.args(["--token-only", "--token-id", &seal.token, device]);
+    run.run().is_ok()
+}
+
+/// Seals the volume's key to the TPM beside what was sealed before, for a boot that measures this into
+/// PCR 7, or for one as this.
+///
+/// # Errors
+/// The TPM does not open the volume, or refuses; the header has no room.
+pub fn seal_beside(device: &str, pcr7: Option<&str>) -> Result<()> {
+    let pcrs = pcr7.map_or(PCRS.to_owned(), |v| format!("{PCRS}:sha256={v}"));
+    let run = Run::new("systemd-cryptenroll").args(tpm_options(&pcrs));
+    run.args(["--unlock-tpm2-device=auto", device])
+        .run()
+        .context(format_args!("cannot seal the key of {device}"))
+        .map(|_| ())
+}
+
+/// Takes away what the TPM opens the volume by.
+///
+/// # Errors
+/// The header cannot be written.
+pub fn unseal(device: &str, seal: &Seal) -> Result<()> {
+    let slots = seal.slots.join(",");
+    Run::new("systemd-cryptenroll")
+        .args([&format!("--wipe-slot={slots}"), device])
+        .run()
+        .map(|_| ())
+}
+
+/// What systemd-repart and systemd-cryptenroll seal with; `pcrs` are those by value.
+pub fn tpm_options(pcrs: &str) -> [String; 4] {
     [
         "--tpm2-device=auto".to_owned(),
-        format!("--tpm2-pcrs={PCRS}"),
+        format!("--tpm2-pcrs={pcrs}"),
         format!("--tpm2-public-key={PCR_PUBLIC_KEY}"),
         format!("--tpm2-public-key-pcrs={SIGNED_PCRS}"),
     ]
@@ -258,6 +317,12 @@ mod tests {
         assert_eq!((h.tpm(), h.recovery(), h.passphrase()), (1, 1, 1));
         assert_eq!(h.recipients(), [recipient]);
         assert_eq!(h.pcrs(), Some((&[7][..], &[11][..])));
+        let seals = h.seals();
+        assert_eq!(seals.len(), 1);
+        assert_eq!(
+            (seals[0].token.as_str(), seals[0].slots.as_slice()),
+            ("0", &["0".to_owned()][..])
+        );
         assert_eq!(h.free_slot(), 3);
         assert_eq!(Header::default().passphrase(), 0);
     }

@@ -7,9 +7,10 @@
 //! beside its place, synced, and renamed.
 
 use crate::install::mount::Mounted;
+use crate::kernel::Slot;
 use crate::loader::backend::Turn;
 use crate::loader::{addons, uki};
-use crate::{Error, Result, fs};
+use crate::{Error, Result, fs, keys};
 use std::path::{Path, PathBuf};
 
 /// Where the ESP is mounted meanwhile.
@@ -78,15 +79,28 @@ impl Request {
     /// touched.
     pub fn install(&self) -> Result<()> {
         match &self.mounted {
-            Some(at) => self.install_to(at),
+            Some(at) => {
+                self.guard(at)?;
+                self.install_to(at)
+            }
             None => {
                 let _turn = Turn::wait()?;
                 let device = self.device.display().to_string();
                 let esp = Mounted::new(&device, "vfat", MOUNT, "rw")?;
+                self.guard(esp.at())?;
                 self.install_to(esp.at())?;
                 esp.close()
             }
         }
+    }
+
+    /// Refuses a system that this machine's firmware or TPM would have nothing to do with.
+    fn guard(&self, esp: &Path) -> Result<()> {
+        let running = match self.slot {
+            "a" => Slot::B,
+            _ => Slot::A,
+        };
+        keys::guard(&self.uki, esp, running)
     }
 
     /// As [`Request::install`], to an ESP that is mounted here.

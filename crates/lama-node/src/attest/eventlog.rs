@@ -294,34 +294,75 @@ impl Signer {
     }
 }
 
-/// The entries of EFI_SIGNATURE_LISTs (UEFI specification 32.4.1), as in `PK`, `KEK`, `db`.
+/// The entries of EFI_SIGNATURE_LISTs, as in `PK`, `KEK`, `db`.
 ///
 /// # Errors
 /// A list is cut short or contradicts itself.
 pub fn signature_lists(data: &[u8]) -> Result<Vec<Signer>> {
+    let signer = |e: Entry<'_>| match e.certificate() {
+        Some(c) => Signer::Certificate(super::bytes::sha256(c)),
+        None => Signer::Other(e.data.get(16..).unwrap_or_default().to_vec()),
+    };
+    let lists = lists(data)?;
+    let entries = lists.into_iter().flat_map(|l| l.entries);
+    Ok(entries.map(signer).collect())
+}
+
+/// An EFI_SIGNATURE_LIST (UEFI specification 32.4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List<'a> {
+    /// What it begins with: type, sizes, a header of its own.
+    pub head: &'a [u8],
+    /// Its entries.
+    pub entries: Vec<Entry<'a>>,
+}
+
+/// An EFI_SIGNATURE_DATA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    x509: bool,
+    /// The owner's GUID, then the signature.
+    pub data: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// Who put it there.
+    pub fn owner(&self) -> &'a [u8] {
+        self.data.get(..16).unwrap_or_default()
+    }
+
+    /// The certificate, DER, where it is one.
+    pub fn certificate(&self) -> Option<&'a [u8]> {
+        self.data.get(16..).filter(|_| self.x509)
+    }
+}
+
+/// EFI_SIGNATURE_LISTs.
+///
+/// # Errors
+/// One is cut short or contradicts itself.
+pub fn lists(data: &[u8]) -> Result<Vec<List<'_>>> {
     let mut r = Reader::new(data);
     let mut out = Vec::new();
     while !r.is_empty() {
-        let kind: [u8; 16] = r.array()?;
+        let all = r.rest();
+        let x509 = r.array::<16>()? == X509;
         let (list, header, size) = (r.u32()?, r.u32()?, r.u32()?);
         let body = list
             .checked_sub(28)
             .ok_or_else(|| Error::new("a list is too short"))?;
         let mut body = Reader::new(r.take32(body)?);
-        body.take32(header)?;
-        // The owner's GUID, then the signature.
-        let size = size
-            .checked_sub(16)
-            .ok_or_else(|| Error::new("an entry is too short"))?;
-        while !body.is_empty() {
-            body.take(16)?;
-            let entry = body.take32(size)?;
-            out.push(if kind == X509 {
-                Signer::Certificate(super::bytes::sha256(entry))
-            } else {
-                Signer::Other(entry.to_vec())
-            });
+        let header = body.take32(header)?.len();
+        if size <= 16 {
+            return Err(Error::new("an entry is too short"));
         }
+        let mut entries = Vec::new();
+        while !body.is_empty() {
+            let data = body.take32(size)?;
+            entries.push(Entry { x509, data });
+        }
+        let head = all.get(..28 + header).unwrap_or_default();
+        out.push(List { head, entries });
     }
     Ok(out)
 }

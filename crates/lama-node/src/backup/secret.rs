@@ -84,7 +84,11 @@ pub fn unseal(var: &Path, name: &str, path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// systemd-creds fails, or the file cannot be written.
 pub fn seal(var: &Path, name: &str, data: &[u8], path: &Path) -> Result<()> {
-    fs::write(path, sealing::seal(var, name, data)?, 0o600)
+    fs::write(
+        path,
+        sealing::seal(var, name, data, sealing::To::Machine)?,
+        0o600,
+    )
 }
 
 /// Keeps a secret of a system: of the running, installed one with a copy for the recovery key. An

@@ -11,6 +11,7 @@ mod grow;
 mod health;
 mod install;
 mod key;
+mod keys;
 mod repair;
 mod report;
 mod restore;
@@ -31,6 +32,7 @@ pub const ALL: &[Command] = &[
     rollback::COMMAND,
     etc::COMMAND,
     enroll::COMMAND,
+    keys::COMMAND,
     secret::COMMAND,
     backup::COMMAND,
     restore::COMMAND,

@@ -5,6 +5,7 @@ use super::{Answer, Check, LIMIT, Verdict, copies, parse};
 use crate::boot_count::GivenUp;
 use crate::error::Context;
 use crate::kernel::{Cmdline, Slot};
+use crate::keys::{Standing, State};
 use crate::machine::{Machine, Role};
 use crate::run::Run;
 use crate::{Error, Result, block, fs, ids, luks};
@@ -38,6 +39,7 @@ pub fn all() -> Result<Vec<Check>> {
         }
         let layout = machine.clone();
         out.push(Check::new("disks", move || disks(&layout)));
+        out.push(Check::new("keys", || Ok(keys())));
         if let Some(p) = machine.layout.into_iter().find(|p| p.role == Role::Esp) {
             let path = format!("/dev/lamadist/{}", p.label);
             out.push(Check::new("esp", move || esp(Path::new(&path))));
@@ -85,6 +87,30 @@ fn booted(slot: Option<Slot>) -> Answer {
         None => (
             Verdict::Failed,
             "the kernel command line names no slot".to_owned(),
+        ),
+    }
+}
+
+/// Whether a change of keys is followed, by what the last run left.
+fn keys() -> Answer {
+    match State::last() {
+        None => (
+            Verdict::Ok,
+            "nothing is known of a change of keys".to_owned(),
+        ),
+        Some(State { error: Some(e), .. }) => (Verdict::Warning, e),
+        Some(s) if s.firmware == Standing::Stuck => (Verdict::Warning, s.firmware_note),
+        Some(s) if s.firmware != Standing::Current && s.firmware != Standing::Unknown => (
+            Verdict::Ok,
+            "a change of keys is under way: see lama-node keys".to_owned(),
+        ),
+        Some(s) if !s.older.is_empty() => (
+            Verdict::Ok,
+            "a change of keys is under way: see lama-node keys".to_owned(),
+        ),
+        Some(_) => (
+            Verdict::Ok,
+            "it is sealed to the keys that sign its systems".to_owned(),
         ),
     }
 }

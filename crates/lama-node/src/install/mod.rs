@@ -269,7 +269,7 @@ impl Installer {
                 secret = Secret::new("passphrase", p)?;
                 run.arg(format!("--key-file={}", secret.path().display()))
             }
-            _ => run.args(luks::tpm_options()),
+            _ => run.args(luks::tpm_options(luks::PCRS)),
         };
         run.arg(disk).show()
     }

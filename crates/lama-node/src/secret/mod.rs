@@ -11,10 +11,11 @@ pub mod seal;
 
 use crate::error::Context;
 use crate::kernel::{Cmdline, Slot};
+use crate::keys::policy;
 use crate::luks::Header;
 use crate::machine::{Machine, Role};
 use crate::{Error, Result, fs};
-use seal::{Kind, check_name};
+use seal::{Kind, To, check_name};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,19 @@ pub struct Entry {
     pub sealed: Kind,
     /// Whether this machine opens it now.
     pub opens: bool,
+    /// Whether there is a copy for the recovery key.
+    pub copy: bool,
+}
+
+/// What a secret is sealed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its name.
+    pub name: String,
+    /// What it is sealed to.
+    pub kind: Kind,
+    /// The key of the signed policy in it ([`policy::fingerprint`]).
+    pub key: Option<String>,
     /// Whether there is a copy for the recovery key.
     pub copy: bool,
 }
@@ -102,13 +116,17 @@ impl Store {
     /// The name is none, the secret is empty, it cannot be sealed or written. Then the one that was
     /// there stays.
     pub fn set(&self, name: &str, data: &[u8]) -> Result<()> {
+        self.put(name, data, To::Machine)
+    }
+
+    fn put(&self, name: &str, data: &[u8], to: To) -> Result<()> {
         check_name(name)?;
         if data.is_empty() {
             return Err(Error::new(format!("the secret {name} is empty")).hint(
                 "give it on standard input, or remove the old one with `lama-node secret rm`",
             ));
         }
-        let sealed = seal::seal(&self.var, name, data)?;
+        let sealed = seal::seal(&self.var, name, data, to)?;
         let copy = if self.recipients.is_empty() {
             None
         } else {
@@ -138,6 +156,23 @@ impl Store {
             check_name(n).is_ok() && meta.is_ok_and(|m| m.is_file())
         });
         Ok(names)
+    }
+
+    /// What each is sealed to. They are not opened.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn seals(&self) -> Result<Vec<Sealed>> {
+        let one = |name: String| {
+            let data = fs::read(self.sealed(&name))?;
+            Ok(Sealed {
+                kind: Kind::of(&data),
+                key: policy::of_credential(&data),
+                copy: self.copy(&name).is_file(),
+                name,
+            })
+        };
+        self.names()?.into_iter().map(one).collect()
     }
 
     /// All of them, and whether they open.
@@ -183,6 +218,14 @@ impl Store {
     /// # Errors
     /// The folder cannot be read.
     pub fn reseal(&self, recovery_key: Option<&str>) -> Result<Vec<(String, Outcome)>> {
+        self.reseal_to(recovery_key, To::Machine)
+    }
+
+    /// As [`Store::reseal`], to something else.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reseal_to(&self, recovery_key: Option<&str>, to: To) -> Result<Vec<(String, Outcome)>> {
         let mut out = Vec::new();
         for name in self.names()? {
             let path = self.sealed(&name);
@@ -198,7 +241,7 @@ impl Store {
                 }
                 (Err(e), None) => (Err(e), Outcome::Sealed),
             };
-            let done = data.and_then(|d| self.set(&name, &d));
+            let done = data.and_then(|d| self.put(&name, &d, to));
             out.push((name, done.map_or_else(Outcome::Lost, |()| outcome)));
         }
         Ok(out)

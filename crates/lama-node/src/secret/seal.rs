@@ -75,14 +75,25 @@ impl Kind {
     }
 }
 
+/// What a secret is sealed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// The TPM, where there is one, and the host key.
+    Machine,
+    /// The host key alone: while the TPM's registers change with the firmware's keys.
+    Host,
+}
+
 /// Seals a secret to this machine: to its TPM, where it has one, and to the host key in `var`.
 ///
 /// # Errors
 /// systemd-creds fails.
-pub fn seal(var: &Path, name: &str, data: &[u8]) -> Result<Vec<u8>> {
+pub fn seal(var: &Path, name: &str, data: &[u8], to: To) -> Result<Vec<u8>> {
     fs::create_dir(var.join("lib/systemd"))?;
     let mut run = creds(var).arg("encrypt");
-    run = if luks::has_tpm() && Path::new(PCR_PUBLIC_KEY).exists() {
+    run = if to == To::Host {
+        run.arg("--with-key=host")
+    } else if luks::has_tpm() && Path::new(PCR_PUBLIC_KEY).exists() {
         run.args([
             "--with-key=host+tpm2-with-public-key",
             "--tpm2-device=auto",

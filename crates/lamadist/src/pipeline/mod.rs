@@ -144,6 +144,13 @@ fn furnish(
         files.push((lama_model::rauc::CONF, Node::file(conf, 0o644)));
         let keyring = keys.rauc_keyring_pem()?;
         files.push((lama_model::rauc::KEYRING, Node::file(keyring, 0o644)));
+        // By them firmware in use follows a change of the db key (docs/SECURITY.md).
+        if let Some(changes) = keys.db_changes()? {
+            let paths = [lama_model::node::DB_APPEND, lama_model::node::DB_REPLACE];
+            for (path, change) in paths.into_iter().zip(changes) {
+                files.push((path, Node::file(change, 0o644)));
+            }
+        }
     }
     for (path, node) in files {
         root.tree.add(path, node).into_diagnostic()?;
