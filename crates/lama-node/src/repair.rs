@@ -9,8 +9,9 @@
 use crate::block::{self, UNFINISHED};
 use crate::grow::Partition;
 use crate::kernel::{Cmdline, Slot};
-use crate::loader::Place;
+use crate::loader::{Place, fallback};
 use crate::machine::Machine;
+use crate::update::book::{Book, DIR};
 use crate::update::judge::boot_id;
 use crate::{Error, Result, ids};
 use serde::Serialize;
@@ -70,6 +71,13 @@ pub fn repair(machine: &Machine) -> Result<Repaired> {
     };
     out.did
         .extend(machine.loader.mend(machine, place, &boot_id())?);
+    // A system on trial may be gone after the next start.
+    if Book::new(DIR).trial()?.is_none() && fallback::refresh(machine, slot)? {
+        out.did.push(format!(
+            "a firmware that forgets its entries starts slot {} now",
+            slot.name()
+        ));
+    }
     Ok(out)
 }
 

@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod efi;
 pub mod entries;
+pub mod fallback;
 pub mod plan;
 
 use crate::error::Context;

@@ -12,6 +12,8 @@ use super::store::Store;
 use super::trial::Trial;
 use crate::health::{Check, Health, Verdict, checks, own};
 use crate::kernel::{Cmdline, Slot};
+use crate::loader::fallback;
+use crate::machine::Machine;
 use crate::run::Run;
 use crate::{Error, Result, boot_count, fs};
 use std::path::Path;
@@ -72,6 +74,11 @@ pub fn judge(book: &Book) -> Result<Judged> {
                     tidy();
                     // What failed to come up there was another system.
                     boot_count::forgive(trial.to)?;
+                    let refreshed =
+                        Machine::read().and_then(|m| fallback::refresh(&m, trial.to).map(drop));
+                    if let Err(e) = refreshed {
+                        eprintln!("what starts without a boot entry stays as it was: {e}");
+                    }
                     Ok(Judged::Kept)
                 }
                 Err(reason) => {

@@ -19,6 +19,7 @@ pub const NEW_FILE: &str = "/usr/share/lamadist-next";
 /// The build of another version.
 pub struct Next {
     work: PathBuf,
+    keys: PathBuf,
     /// Its bundle.
     pub bundle: PathBuf,
 }
@@ -44,13 +45,18 @@ impl Next {
 
     /// Builds it of a description that is changed further, in a folder of this name.
     pub fn of(name: &str, change: impl FnOnce(&Path)) -> Self {
+        Self::version(name, VERSION, &scratch().join("keys"), change)
+    }
+
+    /// The same, of this version, signed by the keys of this folder.
+    pub fn version(name: &str, version: &str, keys: &Path, change: impl FnOnce(&Path)) -> Self {
         let work = scratch().join(name);
         let distro = work.join("distro");
         describe(&work, change);
         let file = distro.join("lamadist.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         let lines = text.lines().map(|l| match l.starts_with("version = ") {
-            true => format!("version = {VERSION:?}"),
+            true => format!("version = {version:?}"),
             false => l.to_owned(),
         });
         std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
@@ -59,6 +65,7 @@ impl Next {
         let this = Self {
             bundle: work.join("deploy/x86_64/base/lamadist.raucb"),
             work,
+            keys: keys.to_owned(),
         };
         this.run(&["build", "--locked"]);
         this
@@ -81,7 +88,8 @@ impl Next {
         let mut c = lamadist(&["--quiet"]);
         c.args(args)
             .env("LAMADIST_DISTRO", self.work.join("distro"))
-            .env("LAMADIST_DEPLOY", self.work.join("deploy"));
+            .env("LAMADIST_DEPLOY", self.work.join("deploy"))
+            .env("LAMADIST_KEYS", &self.keys);
         let out = within(&mut c, PATIENCE);
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.success(), "{args:?}: {said}");
