@@ -31,7 +31,7 @@ pub fn steps(records: &BTreeMap<&str, &Package>) -> BTreeSet<Step> {
         .collect()
 }
 
-fn wrong(package: &str, what: impl Into<String>) -> Error {
+pub(crate) fn wrong(package: &str, what: impl Into<String>) -> Error {
     Error::Effect {
         origin: format!("distro/scripts, {package}"),
         what: what.into(),

@@ -16,6 +16,7 @@
 
 pub mod accounts;
 pub mod apparmor;
+mod builder;
 mod compose;
 mod dropins;
 pub mod effects;
@@ -32,6 +33,7 @@ mod tools;
 pub mod unpack;
 pub mod var;
 
+pub use builder::{LOCALE, builder_name, builder_tree};
 pub use compose::{ComposeInput, Kernel, Root, compose, findings};
 pub use error::{Error, Result};
 pub use glob::{Excludes, matches};

@@ -28,15 +28,19 @@ const EXCLUDE: [&str; 8] = [
 
 /// Where the tools tree of these packages is or will be: a folder of `dir` named by their digests.
 pub fn tools_tree_path(packages: &[PackageInput], dir: &Path) -> PathBuf {
+    dir.join(name(packages, FORMAT))
+}
+
+/// A name that follows from packages and how something is made of them: 16 hexadecimal digits.
+pub(crate) fn name(packages: &[PackageInput], format: u32) -> String {
     let mut all: Vec<&str> = packages.iter().map(|p| p.sha256.as_str()).collect();
     all.sort_unstable();
     let mut h = Sha256::new();
-    h.update(FORMAT.to_le_bytes());
+    h.update(format.to_le_bytes());
     for s in all {
         h.update(s);
     }
-    let name: String = hex::encode(h.finalize()).chars().take(16).collect();
-    dir.join(name)
+    hex::encode(h.finalize()).chars().take(16).collect()
 }
 
 /// Makes the tools tree of these packages below `dir`, unless it is there, and returns its path.
@@ -60,15 +64,8 @@ pub fn tools_tree(
     if std::fs::symlink_metadata(&target).is_ok() {
         return Ok(target);
     }
-    let unpacked = unpack(store, packages, progress)?;
+    let tree = merged(packages, scripts, store, progress)?;
     let task = progress.task("Making the tools tree", lama_exec::progress::Unit::Busy, 0);
-    let none = BTreeMap::new();
-    let mut tree = merge::merge(packages, &unpacked, scripts, &Excludes::new(EXCLUDE), &none)?;
-    let records = effects::records(packages, scripts, &none);
-    // An alternative of a package whose record names more than the tools tree has is no reason to
-    // stop.
-    let _ = effects::alternatives(&mut tree, &records);
-    furnish(&mut tree)?;
     // Left by an interrupted run; the lock is ours.
     for e in fs::read_dir(dir)? {
         if e.file_name().to_string_lossy().starts_with(".tmp-") {
@@ -86,6 +83,23 @@ pub fn tools_tree(
     tmp.keep_as(&target)?;
     drop(task);
     Ok(target)
+}
+
+/// The packages' files, links of alternatives, and what programs look for in /etc.
+pub(crate) fn merged(
+    packages: &[PackageInput],
+    scripts: &Scripts,
+    store: &Path,
+    progress: &dyn Progress,
+) -> Result<Tree> {
+    let unpacked = unpack(store, packages, progress)?;
+    let none = BTreeMap::new();
+    let mut tree = merge::merge(packages, &unpacked, scripts, &Excludes::new(EXCLUDE), &none)?;
+    let records = effects::records(packages, scripts, &none);
+    // An alternative of a package whose record names more than the tree has is no reason to stop.
+    let _ = effects::alternatives(&mut tree, &records);
+    furnish(&mut tree)?;
+    Ok(tree)
 }
 
 /// The few files of /etc that programs look for.

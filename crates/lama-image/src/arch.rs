@@ -37,6 +37,14 @@ impl Arch {
         }
     }
 
+    /// The OCI's name for it (`GOARCH`): `amd64`, `arm64`.
+    pub fn oci(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
     /// UEFI's name for it: `x64`, `aa64` (UEFI specification, 3.5.1.1).
     pub fn efi(self) -> &'static str {
         match self {

@@ -18,6 +18,7 @@
 //! | [`fat`] | the EFI system partition | own writer (FAT32) |
 //! | [`disk`] | the GPT disk, and its compressed form | `gptman`, `zstd` |
 //! | [`baseline`] | what a machine that boots it measures into its TPM | own |
+//! | [`oci`] | a container image | own writer |
 //! | [`index`] | `index.json` beside the artefacts | |
 
 mod arch;
@@ -31,6 +32,7 @@ mod id;
 pub mod index;
 pub mod initrd;
 pub mod netboot;
+pub mod oci;
 pub mod pe;
 pub mod uki;
 pub mod verity;

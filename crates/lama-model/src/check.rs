@@ -90,7 +90,8 @@ fn distro(d: &Distro, o: &Origin, root: &Path) -> Result<()> {
     }
     let t = &d.toolchain;
     let of_toolchain = t.packages.iter().chain(t.arch_packages.values().flatten());
-    packages(o, d.tools.iter().chain(of_toolchain).chain(&t.std))
+    let of_builds = d.tools.iter().chain(&d.builder);
+    packages(o, of_builds.chain(of_toolchain).chain(&t.std))
 }
 
 fn machine(m: &Item<Machine>, layouts: &Items<Layout>) -> Result<()> {

@@ -30,6 +30,9 @@ pub struct Distro {
     pub tools: Vec<String>,
     /// What compiles the program on the node.
     pub toolchain: Toolchain,
+    /// Packages of the container that BitBake runs in.
+    #[serde(default)]
+    pub builder: Vec<String>,
     /// Paths of packages that are left out of every image, as glob patterns (`*` crosses `/`); a
     /// pattern that begins with `!` keeps what an earlier one excluded.
     #[serde(default)]

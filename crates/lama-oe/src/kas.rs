@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! kas (<https://kas.readthedocs.io/>): which layers a configuration has, and BitBake run with them.
 
+use crate::container::Container;
 use lama_exec::tool::{Cmd, ToolError};
 use lama_exec::{Tools, fs};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// What kas and the configuration are told by the environment.
+const ENVIRONMENT: [&str; 4] = [
+    "KAS_WORK_DIR",
+    "LAMA_KEYS",
+    "LAMA_VERSION_SUFFIX",
+    "LAMA_EVENTS",
+];
 
 /// A configuration as kas resolves it.
 #[derive(Debug, Clone, Deserialize)]
@@ -99,11 +108,20 @@ impl Config {
     }
 }
 
+/// Where kas is.
+#[derive(Debug, Clone)]
+pub enum Where {
+    /// On this machine: the program.
+    Here(PathBuf),
+    /// In the builder container.
+    Inside(Container),
+}
+
 /// kas with a checkout.
 #[derive(Debug, Clone)]
 pub struct Kas {
     /// The program.
-    program: PathBuf,
+    program: Where,
     /// The checkout, whose kas/ has the configurations.
     project: PathBuf,
     /// Where it clones layers to and builds.
@@ -112,7 +130,7 @@ pub struct Kas {
 
 impl Kas {
     /// `program` is where kas is, `work` where it may write.
-    pub fn new(program: PathBuf, project: &Path, work: &Path) -> Self {
+    pub fn new(program: Where, project: &Path, work: &Path) -> Self {
         Self {
             program,
             project: project.to_owned(),
@@ -138,15 +156,17 @@ impl Kas {
 
     /// `kas SUBCOMMAND`, to be given options and, last, [`Kas::files`].
     pub fn command(&self, subcommand: &str) -> Cmd {
-        Tools::host()
-            .command(&self.program)
-            .arg(subcommand)
+        let kas = match &self.program {
+            Where::Here(program) => Tools::host().command(program),
+            Where::Inside(c) => c.run(&self.project, &self.work, &ENVIRONMENT).arg("kas"),
+        };
+        kas.arg(subcommand)
             .cwd(&self.project)
             .env("KAS_WORK_DIR", &self.work)
     }
 
     /// The configuration files of a machine with extras, as one argument.
-    pub fn files(&self, bsp: &str, extras: &[String]) -> String {
+    pub fn files(bsp: &str, extras: &[String]) -> String {
         let mut out = format!("kas/bsp/{bsp}.yml");
         for e in extras {
             out += &format!(":kas/extras/{e}.yml");
@@ -163,7 +183,7 @@ impl Kas {
             .args(["--format", "json"])
             .args(["--skip", "repo_setup_loop", "--skip", "repos_checkout"])
             .args(["--skip", "finish_setup_repos"])
-            .arg(self.files(bsp, extras))
+            .arg(Self::files(bsp, extras))
             .json()
     }
 }

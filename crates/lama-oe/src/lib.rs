@@ -10,6 +10,7 @@
 
 pub mod build;
 pub mod check;
+pub mod container;
 pub mod events;
 pub mod host;
 pub mod import;

@@ -152,6 +152,9 @@ pub struct Build {
     /// An extra of the oe engine (kas/extras/); may be repeated
     #[arg(long, value_name = "EXTRA")]
     pub extra: Vec<String>,
+    /// Run the oe engine's kas in the builder container, by podman
+    #[arg(long)]
+    pub container: bool,
     /// Fail where distro/lamadist.lock does not pin every package
     #[arg(long)]
     pub locked: bool,

@@ -19,6 +19,11 @@ pub enum Oe {
     /// Print the configuration that kas makes of a machine and extras
     #[command(after_help = "Example:\n  lamadist oe dump --bsp rk1 --extra k3s")]
     Dump(OeTarget),
+    /// Compose the container that BitBake can run in, as an OCI archive
+    #[command(
+        after_help = "Example:\n  lamadist oe container --output builder.oci.tar && podman load -i builder.oci.tar"
+    )]
+    Container(OeContainer),
     /// Let BitBake read every recipe
     #[command(after_help = "Example:\n  lamadist oe parse --bsp x86_64")]
     Parse(OeTarget),
@@ -41,6 +46,17 @@ pub struct OeTarget {
     /// An extra (kas/extras/); may be repeated
     #[arg(long, value_name = "EXTRA")]
     pub extra: Vec<String>,
+    /// Run kas in the builder container, by podman
+    #[arg(long)]
+    pub container: bool,
+}
+
+/// `lamadist oe container`.
+#[derive(Debug, Clone, Args)]
+pub struct OeContainer {
+    /// Where the archive goes [default: builder/ in the cache]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// `lamadist oe shell`.

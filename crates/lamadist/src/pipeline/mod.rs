@@ -299,6 +299,7 @@ pub fn built(app: &App, target: &cli::Target) -> Result<(PathBuf, Index)> {
         return Ok((deploy, index));
     }
     let options = cli::Build {
+        container: false,
         target: target.clone(),
         engine: cli::Engine::Debian,
         extra: Vec::new(),

@@ -3,17 +3,20 @@
 //! starts from.
 
 use super::Sources;
+use super::packages::{self, Policy, SetSpec};
 use crate::App;
 use crate::cli;
 use crate::place::Place;
 use lama_compose::{Kernel, Root, manifest};
 use lama_exec::fs;
 use lama_exec::progress::{Progress, Unit};
+use lama_image::oci;
 use lama_keys::KeySet;
 use lama_model::Selection;
 use lama_model::oe::Oe;
 use lama_oe::build::Build;
-use lama_oe::kas::Kas;
+use lama_oe::container::Container;
+use lama_oe::kas::{Kas, Where};
 use lama_oe::{host, import};
 use miette::{Result, miette};
 use std::path::PathBuf;
@@ -29,10 +32,64 @@ pub fn work(place: &Place) -> PathBuf {
     place.cache.join("oe")
 }
 
-/// kas, where this machine can run BitBake.
-pub fn kas(place: &Place) -> Result<Kas> {
-    let program = host::check(&place.project)?;
+/// kas, where this machine can run BitBake, or in the builder container.
+pub fn kas(app: &App, container: bool) -> Result<Kas> {
+    let place = &app.place;
+    let program = match container {
+        true => Where::Inside(loaded(app)?),
+        false => Where::Here(host::check(&place.project)?),
+    };
     Ok(Kas::new(program, &place.project, &work(place)))
+}
+
+/// The builder container's image, composed where it is not there yet; its name and its archive.
+pub fn container(app: &App, sources: &Sources, policy: Policy) -> Result<(String, PathBuf)> {
+    let spec = SetSpec::builder(&sources.description)?;
+    let packages = packages::ensure(app, &sources.description, &spec, policy)?;
+    let tag = lama_compose::builder_name(&packages);
+    let name = format!("localhost/lamadist-builder:{tag}");
+    let dir = app.place.cache.join("builder");
+    let file = dir.join(format!("{tag}.oci.tar"));
+    fs::create_dir_all(&dir)?;
+    let _lock = fs::FileLock::exclusive(dir.join(".lock"))?;
+    if fs::metadata(&file).is_ok() {
+        return Ok((name, file));
+    }
+    let arch = packages::host_arch()?;
+    let arch = lama_image::Arch::from_debian(arch.as_str())
+        .ok_or_else(|| miette!("no container can be made for {arch}"))?;
+    let tools = super::tools(app, sources, policy)?;
+    let store = app.place.store();
+    let scripts = &sources.scripts;
+    let tree = lama_compose::builder_tree(&packages, scripts, &store, &tools, &*app.talk)?;
+    let _t = app.talk.task("Making the container", Unit::Busy, 0);
+    let env = [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        format!("LANG={}", lama_compose::LOCALE),
+    ];
+    let options = oci::Options {
+        name: &name,
+        arch,
+        epoch: sources.description.distro.source_date_epoch,
+        env: &env,
+        command: &["bash"],
+        scratch: &dir,
+    };
+    oci::archive(&tree, &options, &file)?;
+    Ok((name, file))
+}
+
+/// The builder container, which podman has.
+fn loaded(app: &App) -> Result<Container> {
+    let sources = Sources::load(&app.place.distro)?;
+    let (name, file) = container(app, &sources, Policy::Extend)?;
+    let container = Container::new(name)?;
+    if !container.is_loaded()? {
+        let _t = app.talk.task("Loading the container", Unit::Busy, 0);
+        container.load(&file)?;
+    }
+    lama_oe::container::prepare(&work(&app.place))?;
+    Ok(container)
 }
 
 /// Refuses a machine or an extra that there is no configuration for.
@@ -68,7 +125,7 @@ pub fn root(
             selection.bsp
         )
     })?;
-    let kas = kas(&app.place)?;
+    let kas = kas(app, c.container)?;
     known(&kas, &selection.bsp, &c.extra)?;
     let work = work(&app.place);
     // Two builds in one folder would be in each other's way.
@@ -82,7 +139,7 @@ pub fn root(
     let recipe = format!("lama-image-{}", selection.image);
     Build {
         kas: &kas,
-        files: kas.files(&selection.bsp, &c.extra),
+        files: Kas::files(&selection.bsp, &c.extra),
         target: &recipe,
         env: vec![
             ("LAMA_KEYS", public.display().to_string()),

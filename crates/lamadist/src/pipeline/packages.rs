@@ -24,7 +24,8 @@ pub enum Policy {
 /// One set of packages in the lock.
 #[derive(Debug, Clone)]
 pub struct SetSpec {
-    /// Its name: `MACHINE/IMAGE`, or `tools/`, `toolchain/` or `toolchain-std/` and an architecture.
+    /// Its name: `MACHINE/IMAGE`, or `tools/`, `toolchain/`, `toolchain-std/` or `builder/` and an
+    /// architecture.
     pub name: String,
     /// Its architecture.
     pub arch: Arch,
@@ -78,6 +79,15 @@ impl SetSpec {
         Self::of_builds("toolchain", arch, request, Dependencies::Follow)
     }
 
+    /// The set of the container that BitBake runs in, for this machine's architecture.
+    pub fn builder(description: &Description) -> Result<Self> {
+        let request = description.distro.builder.clone();
+        Ok(Self {
+            essential: lama_feed::Essential::Include,
+            ..Self::of_builds("builder", host_arch()?, request, Dependencies::Follow)?
+        })
+    }
+
     /// The set of the toolchain's libraries for machines of another architecture than this one's.
     ///
     /// Its packages are taken alone. What they depend on is the compiler of that architecture,
@@ -110,12 +120,16 @@ impl SetSpec {
     /// another machine than this one.
     pub fn is_of_builds(name: &str) -> bool {
         let kind = name.split_once('/').map_or("", |(kind, _)| kind);
-        matches!(kind, "tools" | "toolchain" | "toolchain-std")
+        matches!(kind, "tools" | "toolchain" | "toolchain-std" | "builder")
     }
 
     /// All sets that the lock should have.
     pub fn all(description: &Description) -> Result<Vec<Self>> {
-        let mut out = vec![Self::tools(description)?, Self::toolchain(description)?];
+        let mut out = vec![
+            Self::tools(description)?,
+            Self::toolchain(description)?,
+            Self::builder(description)?,
+        ];
         let mut foreign = BTreeSet::new();
         for (bsp, machine) in description.machines() {
             if supported(bsp, machine).is_ok() {

@@ -29,7 +29,7 @@ struct Line<'a> {
 
 /// Runs the steps one after another, a line each, whether or not one before has failed.
 pub fn run(app: &App, c: &OeCheck) -> Result<ExitCode> {
-    let kas = oe::kas(&app.place)?;
+    let kas = oe::kas(app, false)?;
     for bsp in &c.bsp {
         oe::known(&kas, bsp, &[])?;
     }

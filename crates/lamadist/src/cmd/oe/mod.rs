@@ -2,12 +2,14 @@
 //! `lamadist oe`.
 
 mod check;
+mod container;
 mod render;
 
 use crate::App;
 use crate::cli::{Oe, OeTarget};
 use crate::pipeline::oe;
 use lama_exec::Cmd;
+use lama_oe::kas::Kas;
 use miette::Result;
 use std::process::ExitCode;
 
@@ -21,30 +23,31 @@ pub fn run(app: &App, c: &Oe) -> Result<ExitCode> {
             if !c.command.is_empty() {
                 kas = kas.arg("--command").arg(shell_words(&c.command));
             }
-            interactive(app, kas, &c.target)
+            interactive(kas, &c.target)
         }
         Oe::Dump(c) => {
             let kas = kas(app, "dump", c)?;
             let kas = kas.args(["--skip", "repo_setup_loop", "--skip", "repos_checkout"]);
-            interactive(app, kas.args(["--skip", "finish_setup_repos"]), c)
+            interactive(kas.args(["--skip", "finish_setup_repos"]), c)
         }
+        Oe::Container(c) => container::run(app, c),
         Oe::Parse(c) => {
             let kas = kas(app, "shell", c)?.args(["--command", "bitbake --parse-only"]);
-            interactive(app, kas, c)
+            interactive(kas, c)
         }
     }
 }
 
 fn kas(app: &App, subcommand: &str, c: &OeTarget) -> Result<Cmd> {
-    let kas = oe::kas(&app.place)?;
+    let kas = oe::kas(app, c.container)?;
     oe::known(&kas, &c.bsp, &c.extra)?;
     lama_exec::fs::create_dir_all(oe::work(&app.place))?;
     Ok(kas.command(subcommand))
 }
 
 /// kas takes the configuration last.
-fn interactive(app: &App, kas: Cmd, c: &OeTarget) -> Result<ExitCode> {
-    let files = oe::kas(&app.place)?.files(&c.bsp, &c.extra);
+fn interactive(kas: Cmd, c: &OeTarget) -> Result<ExitCode> {
+    let files = Kas::files(&c.bsp, &c.extra);
     let code = kas.arg(files).interactive()?;
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
