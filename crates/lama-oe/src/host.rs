@@ -52,7 +52,9 @@ pub enum Error {
     Root,
     /// Programs are missing.
     #[error("BitBake needs programs that are not installed: {}", missing.join(", "))]
-    #[diagnostic(help("on Debian: apt-get install {packages}; or add --container, which brings them"))]
+    #[diagnostic(help(
+        "on Debian: apt-get install {packages}; or add --container, which brings them"
+    ))]
     Missing {
         /// Their names.
         missing: Vec<String>,

@@ -402,7 +402,7 @@ pub struct Verify {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:\n  lamadist clean --tools")]
 pub struct Clean {
-    /// The tools tree, and the toolchain of the node's program
+    /// The tools tree, the toolchain of the node's program, and the builder container
     #[arg(long)]
     pub tools: bool,
     /// Downloaded and unpacked packages

@@ -3,12 +3,14 @@
 
 use crate::App;
 use crate::cli::Clean;
+use crate::pipeline::oe::BUILDER;
 use lama_exec::fs;
 use miette::{Result, miette};
 use std::process::ExitCode;
 
 /// What is in a cache.
-const CACHE: [&str; 9] = [
+const CACHE: [&str; 10] = [
+    BUILDER,
     "firmware",
     "frames",
     "node",
@@ -30,7 +32,7 @@ pub fn run(app: &App, c: &Clean) -> Result<ExitCode> {
         gone.push(p.project.join("deploy"));
     } else {
         if c.tools {
-            gone.extend([p.tools(), p.toolchains()]);
+            gone.extend([p.tools(), p.toolchains(), p.cache.join(BUILDER)]);
         }
         if c.results {
             gone.extend(["frames", "node", "tmp", "store/effects"].map(|d| p.cache.join(d)));

@@ -27,6 +27,9 @@ pub fn table(place: &Place, sources: &Sources) -> Result<Oe> {
     Ok(Oe::load(path, &sources.description, &sources.ids)?)
 }
 
+/// Where the builder container lies in the cache.
+pub const BUILDER: &str = "builder";
+
 /// Where kas clones and builds.
 pub fn work(place: &Place) -> PathBuf {
     place.cache.join("oe")
@@ -48,7 +51,7 @@ pub fn container(app: &App, sources: &Sources, policy: Policy) -> Result<(String
     let packages = packages::ensure(app, &sources.description, &spec, policy)?;
     let tag = lama_compose::builder_name(&packages);
     let name = format!("localhost/lamadist-builder:{tag}");
-    let dir = app.place.cache.join("builder");
+    let dir = app.place.cache.join(BUILDER);
     let file = dir.join(format!("{tag}.oci.tar"));
     fs::create_dir_all(&dir)?;
     let _lock = fs::FileLock::exclusive(dir.join(".lock"))?;
@@ -76,6 +79,12 @@ pub fn container(app: &App, sources: &Sources, policy: Policy) -> Result<(String
         scratch: &dir,
     };
     oci::archive(&tree, &options, &file)?;
+    // Those of other packages would only lie there.
+    for e in fs::read_dir(&dir)? {
+        if e.path() != file && e.file_name().to_string_lossy().ends_with(".oci.tar") {
+            fs::remove_file(e.path())?;
+        }
+    }
     Ok((name, file))
 }
 
