@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What a build without a network needs in local.conf.
-const LOCAL_CONF: &str = "\
+pub(crate) const LOCAL_CONF: &str = "\
 BB_NO_NETWORK = \"1\"
 CONNECTIVITY_CHECK_URIS = \"\"
 INHERIT_DISTRO:remove = \"uninative\"
@@ -21,7 +21,7 @@ BB_NUMBER_PARSE_THREADS = \"2\"
 ";
 
 /// The folder of OE-Core among the layers, and that of BitBake.
-const CORE: &str = "openembedded-core";
+pub(crate) const CORE: &str = "openembedded-core";
 const BITBAKE: &str = "bitbake";
 
 /// Why a step could not even be run.
@@ -48,7 +48,7 @@ pub enum Error {
     },
 }
 
-type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl Check<'_> {
     }
 
     /// A program of BitBake's or OE-Core's, as after `oe-init-build-env`.
-    fn environment(&self, program: &str, build: &Path) -> lama_exec::Cmd {
+    pub(crate) fn environment(&self, program: &str, build: &Path) -> lama_exec::Cmd {
         let dirs = [
             self.layers.join(CORE).join("scripts"),
             self.layers.join(BITBAKE).join("bin"),
@@ -257,7 +257,7 @@ impl Check<'_> {
         Ok((status.success(), out, state))
     }
 
-    fn step(
+    pub(crate) fn step(
         &self,
         name: &str,
         run: impl FnOnce() -> Result<std::result::Result<String, String>>,
@@ -273,7 +273,7 @@ impl Check<'_> {
     }
 }
 
-fn write_build(build: &Path, layers: &[PathBuf], local: &str) -> Result<()> {
+pub(crate) fn write_build(build: &Path, layers: &[PathBuf], local: &str) -> Result<()> {
     let mut text = String::from("BBPATH = \"${TOPDIR}\"\nBBFILES ?= \"\"\nBBLAYERS = \" \\\n");
     for l in layers {
         text += &format!("    {} \\\n", l.display());
@@ -290,14 +290,14 @@ fn write_build(build: &Path, layers: &[PathBuf], local: &str) -> Result<()> {
     Ok(())
 }
 
-fn words(out: &Output) -> String {
+pub(crate) fn words(out: &Output) -> String {
     let mut text = String::from_utf8_lossy(&out.stdout).into_owned();
     text += &String::from_utf8_lossy(&out.stderr);
     text
 }
 
 /// A step's outcome: what it found, or the lines that say what is wrong.
-fn verdict(
+pub(crate) fn verdict(
     ok: bool,
     text: &str,
     found: impl FnOnce() -> String,

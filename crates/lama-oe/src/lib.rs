@@ -5,7 +5,9 @@
 //! - [`host`], [`kas`], [`events`]: what the machine must have, which layers there are, how a build
 //!   goes on.
 //! - [`build`]: a build, followed by its events.
+//! - [`container`]: kas in a container, by podman.
 //! - [`check`]: the layers with their upstream, without building anything.
+//! - [`packages`]: recipes of files alone, really built.
 //! - [`import`]: what BitBake made, as a root tree.
 
 pub mod build;
@@ -15,4 +17,5 @@ pub mod events;
 pub mod host;
 pub mod import;
 pub mod kas;
+pub mod packages;
 pub mod render;

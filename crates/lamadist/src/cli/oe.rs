@@ -81,6 +81,9 @@ pub enum OeStep {
     DryRun,
     /// yocto-check-layer on both layers
     Layers,
+    /// Our recipes of files alone are built to packages and signed; only where it is asked for, with
+    /// programs of this machine in place of natives (apt-get install pseudo rpm debugedit)
+    Packages,
 }
 
 /// `lamadist oe check`.
@@ -92,7 +95,7 @@ pub struct OeCheck {
     /// A machine (kas/bsp/); may be repeated [default: all]
     #[arg(long, value_name = "MACHINE")]
     pub bsp: Vec<String>,
-    /// What to check; may be repeated [default: all]
+    /// What to check; may be repeated [default: all but packages]
     #[arg(long, value_enum, value_name = "STEP")]
     pub step: Vec<OeStep>,
     /// Where BitBake may write [default: oe-check in the cache]

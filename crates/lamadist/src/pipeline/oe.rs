@@ -19,7 +19,7 @@ use lama_oe::container::Container;
 use lama_oe::kas::{Kas, Where};
 use lama_oe::{host, import};
 use miette::{Result, miette};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The table of names, checked.
 pub fn table(place: &Place, sources: &Sources) -> Result<Oe> {
@@ -118,6 +118,16 @@ pub fn known(kas: &Kas, bsp: &str, extras: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The public parts of a key set for BitBake, in a folder of `work`, under names that a rotation does not
+/// change; no private key.
+pub fn public_keys(work: &Path, keys: &KeySet) -> Result<PathBuf> {
+    let public = work.join("keys");
+    fs::create_dir_all(&public)?;
+    fs::write_atomic(public.join("rauc-ca.crt"), keys.rauc_keyring_pem()?)?;
+    fs::write_atomic(public.join("openpgp.asc"), keys.openpgp_keyring()?)?;
+    Ok(public)
+}
+
 /// Builds the image by BitBake, and imports it.
 pub fn root(
     app: &App,
@@ -139,11 +149,7 @@ pub fn root(
     let work = work(&app.place);
     // Two builds in one folder would be in each other's way.
     let _lock = fs::FileLock::exclusive(work.join(".lock"))?;
-    // The public parts, under names that a rotation does not change; no private key.
-    let public = work.join("keys");
-    fs::create_dir_all(&public)?;
-    fs::write_atomic(public.join("rauc-ca.crt"), keys.rauc_keyring_pem()?)?;
-    fs::write_atomic(public.join("openpgp.asc"), keys.openpgp_keyring()?)?;
+    let public = public_keys(&work, keys)?;
     let suffix = if c.release { "" } else { "-dev" };
     let recipe = format!("lama-image-{}", selection.image);
     Build {

@@ -5,10 +5,12 @@ use crate::App;
 use crate::cli::{OeCheck, OeStep};
 use crate::pipeline::{Sources, oe};
 use lama_exec::fs;
+use lama_keys::KeySet;
 use lama_oe::check::{Check, Firmware, Step};
 use lama_oe::render::LAYERS;
 use miette::{IntoDiagnostic, Result, miette};
 use serde::Serialize;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The machine layer's machines that need no vendor's layer, which yocto-check-layer goes through.
@@ -97,6 +99,28 @@ pub fn run(app: &App, c: &OeCheck) -> Result<ExitCode> {
         say(check.layer(distro, &[])?);
         say(check.layer(bsp, &MACHINES)?);
     }
+    // It needs programs that nothing else does, so it is asked for.
+    if c.step.contains(&OeStep::Packages) {
+        let set = KeySet::open_or_create_development(app.place.development_keys(), app.progress())?;
+        let public = oe::public_keys(&work, &set)?;
+        let mut recipes: Vec<String> = images
+            .iter()
+            .map(|n| format!("lamadist-config-{n}"))
+            .collect();
+        recipes.extend(["lamadist-initrd-config", "lamadist-keys"].map(str::to_owned));
+        let mut step = check.packages(&recipes, &public)?;
+        if step.outcome.is_ok() {
+            step.outcome = signed(&check.packages_dir(), &work, &set)
+                .map(|n| {
+                    format!(
+                        "{n} packages of {}: SPDX 3.0.1, signed, and rpm takes them",
+                        recipes.join(", ")
+                    )
+                })
+                .map_err(|e| e.to_string());
+        }
+        say(step);
+    }
     let failed = steps.iter().filter(|s| s.outcome.is_err()).count();
     let lines: Vec<Line<'_>> = steps
         .iter()
@@ -119,6 +143,32 @@ pub fn run(app: &App, c: &OeCheck) -> Result<ExitCode> {
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Signs the packages, and has this machine's rpm look at them.
+fn signed(dir: &Path, work: &Path, set: &KeySet) -> Result<usize> {
+    let (signer, certificates) = (set.openpgp_signer()?, set.openpgp_certificates()?);
+    let files = lama_rpm::packages(dir)?;
+    for file in &files {
+        lama_rpm::sign(file, &signer, &certificates, lama_rpm::Others::Refuse)?;
+    }
+    let db = lama_exec::fs::Scratch::new_in(work)?;
+    let key = db.path().join("key.asc");
+    fs::write(&key, set.openpgp_keyring()?)?;
+    let rpmkeys = |option: &str| {
+        let c = lama_exec::Tools::host().command("rpmkeys");
+        c.arg("--dbpath").arg(db.path().join("db")).arg(option)
+    };
+    rpmkeys("--import").arg(&key).run()?;
+    let all = rpmkeys("--checksig").args(&files).run()?;
+    let said = String::from_utf8_lossy(&all.stdout);
+    let good = said
+        .lines()
+        .filter(|l| l.ends_with("digests signatures OK"));
+    if good.count() != files.len() {
+        return Err(miette!("rpm does not take all of them:\n{said}"));
+    }
+    Ok(files.len())
 }
 
 fn unknown(bsp: &str, machine: &str) -> miette::Report {
