@@ -145,7 +145,7 @@ fn crypttab(machine: &Machine, slot: Slot, stage: Stage) -> String {
         };
         let _ = writeln!(
             s,
-            "{} /dev/lamadist/{} - tpm2-device=auto,{options}",
+            "{} /dev/lamadist/{} - tpm2-device=auto,no-read-workqueue,{options}",
             mapper(&p.label),
             p.label
         );
@@ -247,14 +247,14 @@ mod tests {
     fn each_stage_opens_what_it_needs() {
         assert_eq!(
             crypttab(&machine(), Slot::B, Stage::Initrd),
-            "rootfs_b /dev/lamadist/rootfs-b - tpm2-device=auto,noauto,x-initrd.attach,timeout=300s\n\
-             data /dev/lamadist/data - tpm2-device=auto,noauto,x-initrd.attach,timeout=300s\n"
+            "rootfs_b /dev/lamadist/rootfs-b - tpm2-device=auto,no-read-workqueue,noauto,x-initrd.attach,timeout=300s\n\
+             data /dev/lamadist/data - tpm2-device=auto,no-read-workqueue,noauto,x-initrd.attach,timeout=300s\n"
         );
         assert_eq!(
             crypttab(&machine(), Slot::B, Stage::System),
-            "rootfs_a /dev/lamadist/rootfs-a - tpm2-device=auto,noauto,headless=true\n\
-             rootfs_b /dev/lamadist/rootfs-b - tpm2-device=auto,nofail,x-initrd.attach\n\
-             data /dev/lamadist/data - tpm2-device=auto,nofail,x-initrd.attach\n"
+            "rootfs_a /dev/lamadist/rootfs-a - tpm2-device=auto,no-read-workqueue,noauto,headless=true\n\
+             rootfs_b /dev/lamadist/rootfs-b - tpm2-device=auto,no-read-workqueue,nofail,x-initrd.attach\n\
+             data /dev/lamadist/data - tpm2-device=auto,no-read-workqueue,nofail,x-initrd.attach\n"
         );
     }
 
