@@ -29,7 +29,7 @@ use mount::Mounted;
 use plan::Plan;
 use repart::{Blocks, Lock};
 use source::Source;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the installer keeps what it works with.
 const WORK: &str = "/run/lamadist/install";
@@ -176,22 +176,24 @@ impl Installer {
         let devices: Vec<String> = encrypted
             .map(|p| by_uuid(&ids::partition(&esp, &p.label)))
             .collect();
-        // All at once: each waits for the TPM most of the time.
+        say("Writing the boot files");
+        // All at once: keys wait for the TPM most of the time, and files for the disk. None of these
+        // files is one that firmware starts.
         std::thread::scope(|s| {
-            let all: Vec<_> = devices
+            let mut all: Vec<_> = devices
                 .iter()
                 .map(|d| s.spawn(|| add_recovery(d, opener, &recovery)))
                 .collect();
+            all.push(s.spawn(|| {
+                let target = target_esp(&esp)?;
+                self.boot_files(target.at())?;
+                target.close()
+            }));
             all.into_iter().try_for_each(|t| {
-                let panicked = |_| Err(Error::new("adding a recovery key came to no end"));
+                let panicked = |_| Err(Error::new("a part of the installation came to no end"));
                 t.join().unwrap_or_else(panicked)
             })
         })?;
-
-        say("Writing the boot files");
-        let target = target_esp(&esp)?;
-        self.boot_files(target.at())?;
-        target.close()?;
         let saved = self.save(&recovery, &esp, &mut notes);
         Ok(Prepared {
             disk: plan.disk.line().trim().to_owned(),
@@ -212,7 +214,10 @@ impl Installer {
         let target = target_esp(&ready.esp)?;
         match self.machine.loader {
             // For the day when the firmware has forgotten its entries.
-            Loader::Firmware => self.uki(target.at(), loader::boot_path(), "a")?,
+            Loader::Firmware => {
+                let path = target.at().join(loader::boot_path());
+                fs::rename(waiting(target.at()), path)?;
+            }
             Loader::SystemdBoot => {
                 let boot = boot_id();
                 loader::install_systemd_boot(target.at(), &self.source.systemd_boot(), &boot)?;
@@ -276,8 +281,14 @@ impl Installer {
 
     fn boot_files(&self, esp: &Path) -> Result<()> {
         self.uki(esp, &loader::uki("a"), "a")?;
+        if self.machine.loader == Loader::Firmware {
+            // Under its own name firmware would start it.
+            let addon = addon_of(loader::boot_path());
+            source::copy(&self.source.slot_addon("a"), &esp.join(addon))?;
+            source::copy(&self.source.uki(), &waiting(esp))?;
+        }
         // The other slot gets its UKI with its first update.
-        let addon = Path::new(&loader::addons(&loader::uki("b"))).join("slot.addon.efi");
+        let addon = addon_of(&loader::uki("b"));
         source::copy(&self.source.slot_addon("b"), &esp.join(addon))?;
         if let Some(host) = self.source.host_addon() {
             source::copy(&host, &esp.join("loader/addons/host.addon.efi"))?;
@@ -287,8 +298,7 @@ impl Installer {
 
     /// The UKI at this path, with the addon of a slot before it.
     fn uki(&self, esp: &Path, path: &str, slot: &str) -> Result<()> {
-        let addon = Path::new(&loader::addons(path)).join("slot.addon.efi");
-        source::copy(&self.source.slot_addon(slot), &esp.join(addon))?;
+        source::copy(&self.source.slot_addon(slot), &esp.join(addon_of(path)))?;
         source::copy(&self.source.uki(), &esp.join(path))
     }
 
@@ -375,6 +385,18 @@ pub fn finish(how: Finish) -> Result<()> {
         .args(["--no-block", verb])
         .run()
         .map(|_| ())
+}
+
+/// Where the addon of the UKI at this path says which slot it is.
+fn addon_of(uki: &str) -> PathBuf {
+    Path::new(&loader::addons(uki)).join("slot.addon.efi")
+}
+
+/// Where what firmware finds without a boot entry waits for the disk to become one that it starts.
+fn waiting(esp: &Path) -> PathBuf {
+    let mut name = esp.join(loader::boot_path()).into_os_string();
+    name.push(".wait");
+    name.into()
 }
 
 fn target_esp(uuid: &str) -> Result<Mounted> {
