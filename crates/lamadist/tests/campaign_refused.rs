@@ -200,9 +200,10 @@ fn what_must_not_be_installed_is_refused() {
     }
     drop(web);
 
-    // What is only seen while it is written: bytes of the root, and of the UKI.
-    let root = flipped(&next, "root.raucb", 0.3..0.8);
-    let uki = flipped(&next, "uki.raucb", 0.02..0.1);
+    // What is only seen while it is written: bytes of the root, from its first block on, which differs in
+    // every version, and of the UKI behind it.
+    let root = flipped(&next, "root.raucb", 0.00003..0.8);
+    let uki = flipped(&next, "uki.raucb", 0.86..0.97);
     let web = Web::serve(&[
         ("root.raucb", &root),
         ("uki.raucb", &uki),

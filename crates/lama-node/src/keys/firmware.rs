@@ -58,6 +58,27 @@ fn has(all: &[Entry<'_>], one: &Entry<'_>) -> bool {
     all.iter().any(|e| e.data == one.data)
 }
 
+/// The owner of our entries, by the content that the running system's signed change brings.
+///
+/// # Errors
+/// It brings none.
+pub fn owner(wanted: &[u8]) -> Result<Vec<u8>> {
+    let lists = lists(wanted)?;
+    let first = entries(&lists).first().map(|e| e.owner().to_vec());
+    first.ok_or_else(|| Error::new("the signed change of db brings no certificate"))
+}
+
+/// Whether `db` has several keys of ours, as in a change of keys alone.
+///
+/// # Errors
+/// Lists that contradict themselves.
+pub fn changing(now: &[u8], wanted: &[u8]) -> Result<bool> {
+    let owner = owner(wanted)?;
+    let lists = lists(now)?;
+    let ours = entries(&lists).into_iter().filter(|e| e.owner() == owner);
+    Ok(ours.count() > 1)
+}
+
 /// What has to be done to the firmware's `db`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -182,6 +203,8 @@ mod tests {
             matches!(&wait, Step::Wait(w) if w.contains("slot a")),
             "{wait:?}"
         );
+        assert_eq!(owner(&wanted).unwrap(), [1; 16]);
+        assert!(!changing(&now, &wanted).unwrap());
         // An addon of the host's may be signed by the old one meanwhile.
         let after = [now.clone(), list(1, &[NEW])].concat();
         assert_eq!(
@@ -191,6 +214,7 @@ mod tests {
         let i = images(both, both, &[OLD]);
         assert_eq!(step(&after, &now, &wanted, &i).unwrap(), Step::Restart);
         assert_eq!(step(&after, &after, &wanted, &i).unwrap(), Step::Nothing);
+        assert!(changing(&after, &wanted).unwrap());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::machine::Machine;
 use crate::secret::seal::{Kind, To};
 use crate::secret::{Outcome, Store};
 use crate::update::book::{Book, DIR};
-use crate::{Context, Error, Result, fs, ids, volumes};
+use crate::{Error, Result, fs, ids, volumes};
 use firmware::Step;
 use images::{Image, Images};
 use serde::{Deserialize, Serialize};
@@ -357,8 +357,7 @@ impl Keys {
     /// The firmware's side.
     fn follow_db(&self, db: &Db, settled: bool, did: &mut Vec<String>) -> Result<()> {
         let step = self.step(db)?;
-        let lists = crate::attest::eventlog::lists(&db.now)?;
-        let changing = firmware::entries(&lists).len() > 1 || step != Step::Nothing;
+        let changing = step != Step::Nothing || firmware::changing(&db.now, &db.wanted)?;
         let (after, change) = match &step {
             Step::Append(c) => (c, Some(CHANGES[0])),
             Step::Replace(c) => (c, Some(CHANGES[1])),
@@ -401,8 +400,12 @@ impl Keys {
         let Some((file, change)) = change else {
             return Ok(());
         };
-        efivar::change("db", firmware::VENDOR, change, &fs::read(file)?)
-            .context("the firmware does not take the change of db")?;
+        let written = efivar::change("db", firmware::VENDOR, change, &fs::read(file)?);
+        if let Err(e) = written {
+            // As they were; what was sealed for after it opens nothing and goes with the next change.
+            self.reseal(To::Machine, did)?;
+            return Err(e.within("the firmware does not take the change of db"));
+        }
         if ids::variable("db", firmware::VENDOR).as_deref() != Some(after.as_slice()) {
             return Err(Error::new("db does not hold what was to be expected").hint(
                 "keep the recovery key at hand for the next start; lama-node keys follow seals anew after it",
@@ -421,12 +424,17 @@ impl Keys {
             .get(&7)
             .copied()
             .ok_or_else(|| Error::new("PCR 7 cannot be read"))?;
-        let known: Vec<&Image> = self.images.all().collect();
+        let images: Vec<&Image> = self.images.all().collect();
+        let owner = firmware::owner(&db.wanted)?;
+        let ours = predict::Ours {
+            owner: &owner,
+            images: &images,
+        };
         let mut slots = self.images.slots.iter();
         let running = slots.find(|(s, _)| *s == self.running);
         let (_, running) =
             running.ok_or_else(|| Error::new("the running system's UKI is not there"))?;
-        if !predict::explains(log, &actual, &db.measured, running, &known)? {
+        if !predict::explains(log, &actual, &db.measured, running, ours)? {
             return Err(Error::new(
                 "this firmware measures into PCR 7 what is not understood, so that nothing can be sealed for after a change of db",
             )
@@ -434,7 +442,7 @@ impl Keys {
         }
         let mut all = BTreeSet::new();
         for (_, images) in &self.images.slots {
-            all.insert(predict::pcr7(log, after, images, &known)?);
+            all.insert(predict::pcr7(log, after, images, ours)?);
         }
         all.remove(&actual);
         Ok(all.iter().map(|d| hex(d)).collect())

@@ -42,12 +42,29 @@ pub fn measured(log: &EventLog) -> Result<&[u8]> {
     content.ok_or_else(|| Error::new("the firmware's log does not say what db holds"))
 }
 
-/// PCR 7 of a boot that loads these images, in this order, with this `db`. `images` of the boot that the
-/// log is of are among `known`.
+/// Whose events are ours: those of entries by our owner, even where nothing on the ESP is signed by them
+/// any more, and those of entries that have signed something there.
+#[derive(Debug, Clone, Copy)]
+pub struct Ours<'a> {
+    /// The owner of our entries in `db`.
+    pub owner: &'a [u8],
+    /// What is on the ESP.
+    pub images: &'a [&'a Image],
+}
+
+impl Ours<'_> {
+    /// Whether an EFI_SIGNATURE_DATA is ours.
+    fn has(&self, data: &[u8]) -> bool {
+        let signed = |c| self.images.iter().any(|i| i.signed_by(c));
+        data.get(..16) == Some(self.owner) || data.get(16..).is_some_and(signed)
+    }
+}
+
+/// PCR 7 of a boot that loads these images, in this order, with this `db`.
 ///
 /// # Errors
 /// `db` contradicts itself, or does not let the first image through.
-pub fn pcr7(log: &EventLog, db: &[u8], images: &[Image], known: &[&Image]) -> Result<Digest> {
+pub fn pcr7(log: &EventLog, db: &[u8], images: &[Image], ours: Ours<'_>) -> Result<Digest> {
     let lists = lists(db)?;
     let entries = super::firmware::entries(&lists);
     // Each authority is measured once.
@@ -74,11 +91,7 @@ pub fn pcr7(log: &EventLog, db: &[u8], images: &[Image], known: &[&Image]) -> Re
             (Kind::VARIABLE_DRIVER_CONFIG, Some(_)) => {
                 value = extend(&value, &sha256(variable(db)));
             }
-            (Kind::VARIABLE_AUTHORITY, Some(v))
-                if v.data
-                    .get(16..)
-                    .is_some_and(|c| known.iter().any(|i| i.signed_by(c))) =>
-            {
+            (Kind::VARIABLE_AUTHORITY, Some(v)) if ours.has(v.data) => {
                 if !std::mem::replace(&mut done, true) {
                     for a in &authorities {
                         value = extend(&value, &sha256(variable(a.data)));
@@ -106,7 +119,7 @@ pub fn explains(
     actual: &Digest,
     measured: &[u8],
     images: &[Image],
-    known: &[&Image],
+    ours: Ours<'_>,
 ) -> Result<bool> {
     let mut value = log.start(PCR);
     for e in log.of(PCR) {
@@ -117,16 +130,14 @@ pub fn explains(
     }
     let lists = lists(measured)?;
     let entries = super::firmware::entries(&lists);
-    let mut ours = Vec::new();
+    let mut through = Vec::new();
     for e in log.of(PCR) {
         let Some(v) = Variable::parse(&e.data).ok().filter(|v| v.name == "db") else {
             continue;
         };
-        let signer = v.data.get(16..).unwrap_or_default();
-        let is_ours =
-            e.kind == Kind::VARIABLE_AUTHORITY && known.iter().any(|i| i.signed_by(signer));
+        let is_ours = e.kind == Kind::VARIABLE_AUTHORITY && ours.has(v.data);
         if is_ours {
-            ours.push(v.data.to_vec());
+            through.push(v.data.to_vec());
         }
         let handled = is_ours || e.kind == Kind::VARIABLE_DRIVER_CONFIG;
         if handled && e.digest != sha256(variable(v.data)) {
@@ -134,8 +145,8 @@ pub fn explains(
         }
     }
     let first = images.first().and_then(|u| u.authority(&entries));
-    let once = ours.iter().enumerate().all(|(n, d)| !ours[..n].contains(d));
-    Ok(once && first.is_some() && ours.first().map(Vec::as_slice) == first.map(|e| e.data))
+    let once = (through.iter().enumerate()).all(|(n, d)| !through[..n].contains(d));
+    Ok(once && first.is_some() && through.first().map(Vec::as_slice) == first.map(|e| e.data))
 }
 
 #[cfg(test)]
@@ -191,21 +202,34 @@ mod tests {
         let host = signed("host", &[OLD]);
         let images = [uki.clone(), host.clone()];
         let known: Vec<&Image> = images.iter().collect();
+        let ours = Ours {
+            owner: &[1; 16],
+            images: &known,
+        };
         let (before, value) = log(&one, &[OLD]);
         assert_eq!(measured(&before).unwrap(), one);
-        assert_eq!(pcr7(&before, &one, &images, &known).unwrap(), value);
-        let explained = |value, db| explains(&before, value, db, &images, &known).unwrap();
+        assert_eq!(pcr7(&before, &one, &images, ours).unwrap(), value);
+        let explained = |value, db| explains(&before, value, db, &images, ours).unwrap();
         assert!(explained(&value, &one));
         assert!(!explained(&[7; 32], &one) && !explained(&value, &list(1, &[b"x"])));
         // With both, the UKI goes by the first signature that is known, the addon by the other.
         let (after, value) = log(&both, &[NEW, OLD]);
-        assert_eq!(pcr7(&before, &both, &images, &known).unwrap(), value);
-        assert_eq!(pcr7(&after, &both, &images, &known).unwrap(), value);
+        assert_eq!(pcr7(&before, &both, &images, ours).unwrap(), value);
+        assert_eq!(pcr7(&after, &both, &images, ours).unwrap(), value);
         let (_, value) = log(&both, &[NEW]);
-        assert_eq!(pcr7(&after, &both, &images[..1], &known).unwrap(), value);
+        assert_eq!(pcr7(&after, &both, &images[..1], ours).unwrap(), value);
+        // An addon that was signed by the old key alone has been replaced since: its event does not come
+        // again.
+        let uki_alone = [signed("uki", &[NEW])];
+        let known: Vec<&Image> = uki_alone.iter().collect();
+        let new_alone = Ours {
+            owner: &[1; 16],
+            images: &known,
+        };
+        assert_eq!(pcr7(&after, &both, &uki_alone, new_alone).unwrap(), value);
         // What would not start is said.
-        assert!(pcr7(&before, &list(1, &[b"x"]), &images, &known).is_err());
+        assert!(pcr7(&before, &list(1, &[b"x"]), &images, ours).is_err());
         let (nobody, _) = log(&one, &[]);
-        assert!(pcr7(&nobody, &one, &images, &known).is_err());
+        assert!(pcr7(&nobody, &one, &images, ours).is_err());
     }
 }
