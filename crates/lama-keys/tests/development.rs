@@ -49,6 +49,7 @@ fn a_development_set_is_made_once_and_says_so_once() {
             "enroll/PK.auth",
             "enroll/PK.cer",
             "enroll/PK.esl",
+            "enroll/db-append.auth",
             "enroll/db.auth",
             "enroll/db.cer",
             "enroll/db.esl",

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// Where the ESP is mounted meanwhile.
 const MOUNT: &str = "/run/lamadist/update-esp";
+/// Where the hook says why it refused.
+pub const WHY: &str = "/run/lamadist/slot-hook.error";
 /// Free bytes that stay on the ESP.
 const RESERVE: u64 = 4 << 20;
 

@@ -34,6 +34,7 @@ fn outcomes(all: Vec<(String, Outcome)>) -> Vec<(String, &'static str)> {
         Outcome::Sealed => "sealed",
         Outcome::Recovered => "recovered",
         Outcome::Lost(_) => "lost",
+        Outcome::Failed(_) => "failed",
     };
     all.iter().map(|(n, o)| (n.clone(), word(o))).collect()
 }

@@ -30,13 +30,20 @@ fn succeeds(mut c: Command) {
 }
 
 /// A cache of its own for what BitBake makes, with all that the usual one has.
-fn own_cache(work: &Path) -> std::path::PathBuf {
+fn own_cache(work: &Path, tools: &Path) -> std::path::PathBuf {
     let own = work.join("cache");
-    std::fs::create_dir_all(&own).unwrap();
+    std::fs::create_dir_all(own.join("tools")).unwrap();
+    // What is shown to a sandbox is no link.
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([tools, &own.join("tools")])
+        .status();
+    assert!(copied.unwrap().success());
     for e in std::fs::read_dir(cache()).unwrap() {
         let e = e.unwrap();
         let name = e.file_name();
-        if !name.to_string_lossy().starts_with("oe") && e.path().is_dir() {
+        let own_ones = ["oe", "oe-check", "tmp", "tools"];
+        if !own_ones.contains(&&*name.to_string_lossy()) && e.path().is_dir() {
             symlink(e.path(), own.join(name)).unwrap();
         }
     }
@@ -52,7 +59,7 @@ fn a_root_as_bitbake_leaves_it_boots() {
     succeeds(command(&["build", "--locked", "--until", "root"], &work));
 
     // As BitBake lays it.
-    let cache = own_cache(&work);
+    let cache = own_cache(&work, built.tools.root().unwrap());
     let images = cache.join("oe/build/tmp/deploy/images").join(MACHINE);
     std::fs::create_dir_all(&images).unwrap();
     let plain = work.join("deploy/x86_64/base/root.tar");

@@ -4,6 +4,7 @@
 use crate::cli::{Arg, Args, Command};
 use crate::error::Context;
 use crate::install::recovery;
+use crate::keys::Keys;
 use crate::luks::{self, Header, Opener};
 use crate::machine::Machine;
 use crate::run::Run;
@@ -80,6 +81,12 @@ fn run(args: &mut Args) -> Result<ExitCode> {
             eprintln!("{name}: sealed to this machine");
         }
     }
+    // Where db was changed since this start, the next one has to open it, too.
+    let mut did = Vec::new();
+    if let Err(e) = Keys::here().and_then(|k| k.prepare(&mut did)) {
+        eprintln!("warning: the next start may not open the disk by itself: {e}");
+    }
+    did.iter().for_each(|d| eprintln!("{d}"));
     // What was sealed as the disk's keys were, or has a copy for a recovery key that is no more.
     super::secret::reseal(&Store::here()?, key.as_deref())
 }

@@ -38,7 +38,13 @@ fn run(args: &mut Args) -> Result<ExitCode> {
             other => return Err(other.unknown()),
         }
     }
-    let keys = Keys::here()?;
+    let keys = match Keys::here() {
+        Err(e) if quiet => {
+            eprintln!("{e}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        keys => keys?,
+    };
     let failed = match follow {
         true => match keys.follow() {
             Ok(did) => {

@@ -124,7 +124,7 @@ pub fn reseal(store: &Store, recovery_key: Option<&str>) -> Result<ExitCode> {
             Outcome::Recovered => {
                 eprintln!("secret {name}: sealed to this machine, from its copy");
             }
-            Outcome::Lost(e) => {
+            Outcome::Lost(e) | Outcome::Failed(e) => {
                 code = ExitCode::FAILURE;
                 eprintln!("error: secret {name}: {e}");
                 eprintln!("hint: {}", advice(recovery_key.is_some()));

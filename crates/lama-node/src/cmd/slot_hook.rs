@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `lama-node slot-hook`: what a bundle's hook calls.
 
-use crate::Result;
 use crate::cli::{Arg, Args, Command};
-use crate::slot::Request;
+use crate::slot::{self, Request};
+use crate::{Result, fs};
 use std::process::ExitCode;
 
 /// The command.
@@ -29,6 +29,10 @@ fn run(args: &mut Args) -> Result<ExitCode> {
             other => return Err(other.unknown()),
         }
     }
-    Request::parse(&argument, |name| std::env::var(name).ok())?.install()?;
-    Ok(ExitCode::SUCCESS)
+    let done = Request::parse(&argument, |name| std::env::var(name).ok()).and_then(|r| r.install());
+    if let Err(e) = &done {
+        // RAUC hands on no more than that it failed.
+        let _ = fs::write(slot::WHY, e.to_string(), 0o644);
+    }
+    done.map(|()| ExitCode::SUCCESS)
 }

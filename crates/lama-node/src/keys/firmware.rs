@@ -115,7 +115,9 @@ pub fn step(now: &[u8], measured: &[u8], wanted: &[u8], images: &Images) -> Resu
     };
     let known = |e: &Entry<'_>| want.iter().any(|w| w.certificate() == e.certificate());
     let held = |e: &Entry<'_>| have.iter().any(|h| h.certificate() == e.certificate());
-    if !want.iter().all(held) {
+    // The newest alone: a system that is older than a change that has ended would bring back what it took
+    // away, which no firmware lets go of again by the same signed change.
+    if !held(newest) {
         let mut others = images.ukis().filter(|(_, u)| !u.signed_by(certificate));
         return Ok(match others.next() {
             Some((slot, _)) => Step::Wait(format!(
@@ -231,6 +233,12 @@ mod tests {
         let done = images(both, &[NEW], &[NEW]);
         assert_eq!(do_it(&now, &done), Step::Replace(wanted.clone()));
         assert_eq!(do_it(&wanted, &done), Step::Nothing);
+        // A system from before the end of the change does not bring it back.
+        let earlier = list(1, &[NEW, OLD]);
+        assert_eq!(
+            step(&wanted, &wanted, &earlier, &done).unwrap(),
+            Step::Nothing
+        );
         // What is not ours is not ours to remove.
         let shared = [now, list(2, &[THEIRS])].concat();
         assert!(matches!(do_it(&shared, &done), Step::Stuck(_)));

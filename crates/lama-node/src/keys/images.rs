@@ -13,6 +13,15 @@ use std::path::Path;
 /// Where systemd-stub(7) looks for addons of every UKI.
 const GLOBAL: &str = "loader/addons";
 
+/// By which of several signatures that it knows a firmware lets something through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The first in the file, as EDK II does it.
+    Signatures,
+    /// The one whose certificate comes first in `db`.
+    Database,
+}
+
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -54,14 +63,17 @@ impl Image {
         all.position(|w| w == certificate)
     }
 
-    /// The entry by which firmware with this `db` lets it through: that of the first signature which it
-    /// knows.
-    pub fn authority<'d>(&self, db: &[Entry<'d>]) -> Option<Entry<'d>> {
-        let known = db.iter().filter_map(|e| {
+    /// The entry by which firmware with this `db` lets it through.
+    pub fn authority<'d>(&self, db: &[Entry<'d>], rule: Rule) -> Option<Entry<'d>> {
+        let mut known = db.iter().filter_map(|e| {
             let at = self.signed_at(e.certificate()?)?;
             Some((at, *e))
         });
-        known.min_by_key(|(at, _)| *at).map(|(_, e)| e)
+        let one = match rule {
+            Rule::Signatures => known.min_by_key(|(at, _)| *at),
+            Rule::Database => known.next(),
+        };
+        one.map(|(_, e)| e)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::secret::{Outcome, Store};
 use crate::update::book::{Book, DIR};
 use crate::{Error, Result, fs, ids, volumes};
 use firmware::Step;
-use images::{Image, Images};
+use images::{Image, Images, Rule};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -233,10 +233,8 @@ impl Keys {
                 older.push(s.name);
             }
         }
-        let step = match Db::read()? {
-            Some(db) => Some(self.step(&db)?),
-            None => None,
-        };
+        let step = Db::read().and_then(|db| db.map(|db| self.step(&db)).transpose());
+        let step = step.unwrap_or_else(|e| Some(Step::Stuck(e.to_string())));
         let (firmware, firmware_note) = match step {
             None => (Standing::Unknown, String::new()),
             Some(Step::Nothing) => (Standing::Current, String::new()),
@@ -268,14 +266,18 @@ impl Keys {
         Ok(step)
     }
 
-    /// Takes the steps that are due. Says what was done.
+    /// Takes the steps that are due. Says what was done. While an update waits for its restart or is on
+    /// trial, only what the next start needs is added: it may be gone after it.
     ///
     /// # Errors
     /// A step failed; those before it stay, and those after it are not begun.
     pub fn follow(&self) -> Result<Vec<String>> {
         let mut did = Vec::new();
         if Book::new(DIR).trial()?.is_some() {
-            // What is on trial may be gone after the next start.
+            did.push(
+                "an update is on trial: nothing is taken away before it was judged".to_owned(),
+            );
+            self.prepare(&mut did)?;
             return Ok(did);
         }
         let settled = self.follow_policy(&mut did)?;
@@ -283,6 +285,48 @@ impl Keys {
             self.follow_db(&db, settled, &mut did)?;
         }
         Ok(did)
+    }
+
+    /// Adds seals for what the next start measures otherwise than this one, with `db` as it is now.
+    ///
+    /// # Errors
+    /// It cannot be told, or sealed.
+    pub fn prepare(&self, did: &mut Vec<String>) -> Result<()> {
+        let Some(db) = Db::read()? else { return Ok(()) };
+        if !firmware::changing(&db.now, &db.wanted)? && db.now == db.measured {
+            return Ok(());
+        }
+        let Some(log) = &db.log else { return Ok(()) };
+        let coming = self.coming(&db, log, &db.now, false)?;
+        self.seal_for(&coming, did)
+    }
+
+    /// Seals volumes for these values of PCR 7, and secrets to the host key, which is on one of them.
+    fn seal_for(&self, coming: &BTreeSet<String>, did: &mut Vec<String>) -> Result<()> {
+        if coming.is_empty() {
+            return Ok(());
+        }
+        for (name, device, seals) in self.seals()? {
+            if seals.is_empty() {
+                continue;
+            }
+            for v in coming {
+                luks::seal_beside(device, Some(v))?;
+            }
+            if seals.len() < Header::read(device)?.seals().len() {
+                did.push(format!("{name} opens after the change of db, too"));
+            }
+        }
+        if self.store.seals()?.iter().any(|s| s.kind.by_tpm()) {
+            if self.store.recipients.is_empty() {
+                return Err(
+                    Error::new("secrets have no copies that a recovery key opens")
+                        .hint("lama-node enroll --new-recovery-key"),
+                );
+            }
+            self.reseal(To::Host, did)?;
+        }
+        Ok(())
     }
 
     /// Seals to the running system's policy key what is not, and takes away the replaced ones when no
@@ -348,6 +392,8 @@ impl Keys {
         for (name, outcome) in self.store.reseal_to(None, to)? {
             match outcome {
                 Outcome::Lost(e) => did.push(format!("the secret {name} does not open: {e}")),
+                // It opens now, and would not after the next start.
+                Outcome::Failed(e) => return Err(e.within(&format!("the secret {name}"))),
                 _ => did.push(format!("the secret {name} is sealed {where_to}")),
             }
         }
@@ -367,7 +413,7 @@ impl Keys {
             // Without a TPM nothing is sealed.
             None => BTreeSet::new(),
             Some(_) if !changing => BTreeSet::new(),
-            Some(log) => self.coming(db, log, after)?,
+            Some(log) => self.coming(db, log, after, change.is_some())?,
         };
         if coming.is_empty() && change.is_none() {
             return self.tidy(did);
@@ -376,50 +422,47 @@ impl Keys {
             // One after the other: a header has room for few seals.
             return Ok(());
         }
-        for (name, device, seals) in self.seals()? {
-            if seals.is_empty() {
-                continue;
-            }
-            for v in &coming {
-                luks::seal_beside(device, Some(v))?;
-            }
-            if seals.len() < Header::read(device)?.seals().len() {
-                did.push(format!("{name} opens after the change of db, too"));
-            }
-        }
-        let secrets = self.store.seals()?;
-        if !coming.is_empty() && secrets.iter().any(|s| s.kind.by_tpm()) {
-            if self.store.recipients.is_empty() {
-                return Err(
-                    Error::new("secrets have no copies that a recovery key opens")
-                        .hint("lama-node enroll --new-recovery-key"),
-                );
-            }
-            self.reseal(To::Host, did)?;
-        }
+        self.seal_for(&coming, did)?;
         let Some((file, change)) = change else {
             return Ok(());
         };
         let written = efivar::change("db", firmware::VENDOR, change, &fs::read(file)?);
-        if let Err(e) = written {
+        let now = ids::variable("db", firmware::VENDOR).unwrap_or_default();
+        if now == *after {
+            did.push(match change {
+                Change::Append => "the firmware trusts the new key".to_owned(),
+                Change::Replace => "the firmware trusts the replaced key no longer".to_owned(),
+            });
+            return Ok(());
+        }
+        let e = match written {
+            Err(e) => e.within("the firmware does not take the change of db"),
+            Ok(()) => Error::new("db does not hold what was to be expected"),
+        };
+        if now == db.now {
             // As they were; what was sealed for after it opens nothing and goes with the next change.
             self.reseal(To::Machine, did)?;
-            return Err(e.within("the firmware does not take the change of db"));
+            return Err(e);
         }
-        if ids::variable("db", firmware::VENDOR).as_deref() != Some(after.as_slice()) {
-            return Err(Error::new("db does not hold what was to be expected").hint(
-                "keep the recovery key at hand for the next start; lama-node keys follow seals anew after it",
-            ));
+        // What it does hold is known now.
+        if let Some(log) = &db.log {
+            let coming = self.coming(db, log, &now, true)?;
+            self.seal_for(&coming, did)?;
         }
-        did.push(match change {
-            Change::Append => "the firmware trusts the new key".to_owned(),
-            Change::Replace => "the firmware trusts the replaced key no longer".to_owned(),
-        });
-        Ok(())
+        Err(e
+            .hint("what it holds was sealed for; keep the recovery key at hand for the next start"))
     }
 
-    /// What starts to come may measure into PCR 7 and this one did not, when `db` is `after`.
-    fn coming(&self, db: &Db, log: &EventLog, after: &[u8]) -> Result<BTreeSet<String>> {
+    /// What starts to come may measure into PCR 7 and this one did not, when `db` is `after`. Where this
+    /// boot does not tell by which rule the firmware chooses among signatures, `broadly` takes in all of
+    /// them.
+    fn coming(
+        &self,
+        db: &Db,
+        log: &EventLog,
+        after: &[u8],
+        broadly: bool,
+    ) -> Result<BTreeSet<String>> {
         let actual: Digest = pcr::read()?
             .get(&7)
             .copied()
@@ -434,7 +477,16 @@ impl Keys {
         let running = slots.find(|(s, _)| *s == self.running);
         let (_, running) =
             running.ok_or_else(|| Error::new("the running system's UKI is not there"))?;
-        if !predict::explains(log, &actual, &db.measured, running, ours)? {
+        let mut rules = Vec::new();
+        for rule in [Rule::Signatures, Rule::Database] {
+            if predict::explains(log, &actual, &db.measured, running, ours, rule)? {
+                rules.push(rule);
+            }
+        }
+        if !broadly {
+            rules.truncate(1);
+        }
+        if rules.is_empty() {
             return Err(Error::new(
                 "this firmware measures into PCR 7 what is not understood, so that nothing can be sealed for after a change of db",
             )
@@ -442,7 +494,9 @@ impl Keys {
         }
         let mut all = BTreeSet::new();
         for (_, images) in &self.images.slots {
-            all.insert(predict::pcr7(log, after, images, ours)?);
+            for rule in &rules {
+                all.insert(predict::pcr7(log, after, images, ours, *rule)?);
+            }
         }
         all.remove(&actual);
         Ok(all.iter().map(|d| hex(d)).collect())
@@ -476,6 +530,11 @@ impl Keys {
     }
 }
 
+/// Whether `db` was changed since this start, so that PCR 7 is another one after the next.
+pub fn pending() -> bool {
+    matches!(Db::read(), Ok(Some(db)) if db.now != db.measured)
+}
+
 /// Whether a new system, whose UKI this is, could be started here and would open the disk: refused
 /// otherwise, before anything of it is in its place.
 ///
@@ -487,16 +546,19 @@ pub fn guard(uki: &Path, esp: &Path, running: Slot) -> Result<()> {
     let machine = Machine::read()?;
     for (name, device) in volumes::devices(&machine)? {
         let seals = Header::read(&device)?.seals();
-        let mut keys = seals.iter().filter_map(|s| s.key.as_ref()).peekable();
-        if keys.peek().is_some() && !keys.any(|k| new.policy.contains(k)) {
+        // systemd tries no further than the first seal whose key has signed nothing.
+        let mut keys = seals.iter().filter_map(|s| s.key.as_ref());
+        if keys.any(|k| !new.policy.contains(k)) {
             return Err(Error::new(format!(
                 "the new system could not open {name}: its PCR policy is signed by another key than the one that it is sealed to"
             ))
             .hint(way));
         }
     }
-    for s in Store::here()?.seals()? {
-        if s.key.as_ref().is_some_and(|k| !new.policy.contains(k)) {
+    let store = Store::here()?;
+    for s in store.seals()? {
+        // One that does not open as it is cannot be lost.
+        if s.key.as_ref().is_some_and(|k| !new.policy.contains(k)) && store.opens(&s.name) {
             return Err(Error::new(format!(
                 "the new system could not open the secret {}: its PCR policy is signed by another key than the one that it is sealed to",
                 s.name
@@ -511,8 +573,9 @@ pub fn guard(uki: &Path, esp: &Path, running: Slot) -> Result<()> {
     let entries = firmware::entries(&lists);
     let path = crate::loader::uki(running.name());
     let old = Image::read(&esp.join(&path), &path)?;
+    let through = |i: &Image| i.authority(&entries, Rule::Signatures).is_some();
     // Where a CA is in db, this cannot tell.
-    if old.authority(&entries).is_some() && new.authority(&entries).is_none() {
+    if through(&old) && !through(&new) {
         return Err(Error::new(
             "the firmware would not start the new system: it is signed by a key that is not in db",
         )

@@ -3,7 +3,7 @@
 //! events in it that follow from `db` put right (TCG PC Client Platform Firmware Profile 1.06, section
 //! 3.3.4.8). A model that does not give this boot's own value is not believed.
 
-use super::images::Image;
+use super::images::{Image, Rule};
 use crate::attest::bytes::{Digest, sha256};
 use crate::attest::eventlog::{Entry, EventLog, Kind, Variable, lists};
 use crate::attest::pcr::extend;
@@ -64,13 +64,19 @@ impl Ours<'_> {
 ///
 /// # Errors
 /// `db` contradicts itself, or does not let the first image through.
-pub fn pcr7(log: &EventLog, db: &[u8], images: &[Image], ours: Ours<'_>) -> Result<Digest> {
+pub fn pcr7(
+    log: &EventLog,
+    db: &[u8],
+    images: &[Image],
+    ours: Ours<'_>,
+    rule: Rule,
+) -> Result<Digest> {
     let lists = lists(db)?;
     let entries = super::firmware::entries(&lists);
     // Each authority is measured once.
     let mut authorities: Vec<Entry<'_>> = Vec::new();
     for (n, image) in images.iter().enumerate() {
-        match image.authority(&entries) {
+        match image.authority(&entries, rule) {
             Some(a) if !authorities.contains(&a) => authorities.push(a),
             Some(_) => {}
             None if n == 0 => {
@@ -120,6 +126,7 @@ pub fn explains(
     measured: &[u8],
     images: &[Image],
     ours: Ours<'_>,
+    rule: Rule,
 ) -> Result<bool> {
     let mut value = log.start(PCR);
     for e in log.of(PCR) {
@@ -144,7 +151,7 @@ pub fn explains(
             return Ok(false);
         }
     }
-    let first = images.first().and_then(|u| u.authority(&entries));
+    let first = images.first().and_then(|u| u.authority(&entries, rule));
     let once = (through.iter().enumerate()).all(|(n, d)| !through[..n].contains(d));
     Ok(once && first.is_some() && through.first().map(Vec::as_slice) == first.map(|e| e.data))
 }
@@ -208,16 +215,29 @@ mod tests {
         };
         let (before, value) = log(&one, &[OLD]);
         assert_eq!(measured(&before).unwrap(), one);
-        assert_eq!(pcr7(&before, &one, &images, ours).unwrap(), value);
-        let explained = |value, db| explains(&before, value, db, &images, ours).unwrap();
+        assert_eq!(
+            pcr7(&before, &one, &images, ours, Rule::Signatures).unwrap(),
+            value
+        );
+        let explained =
+            |value, db| explains(&before, value, db, &images, ours, Rule::Signatures).unwrap();
         assert!(explained(&value, &one));
         assert!(!explained(&[7; 32], &one) && !explained(&value, &list(1, &[b"x"])));
         // With both, the UKI goes by the first signature that is known, the addon by the other.
         let (after, value) = log(&both, &[NEW, OLD]);
-        assert_eq!(pcr7(&before, &both, &images, ours).unwrap(), value);
-        assert_eq!(pcr7(&after, &both, &images, ours).unwrap(), value);
+        assert_eq!(
+            pcr7(&before, &both, &images, ours, Rule::Signatures).unwrap(),
+            value
+        );
+        assert_eq!(
+            pcr7(&after, &both, &images, ours, Rule::Signatures).unwrap(),
+            value
+        );
         let (_, value) = log(&both, &[NEW]);
-        assert_eq!(pcr7(&after, &both, &images[..1], ours).unwrap(), value);
+        assert_eq!(
+            pcr7(&after, &both, &images[..1], ours, Rule::Signatures).unwrap(),
+            value
+        );
         // An addon that was signed by the old key alone has been replaced since: its event does not come
         // again.
         let uki_alone = [signed("uki", &[NEW])];
@@ -226,10 +246,26 @@ mod tests {
             owner: &[1; 16],
             images: &known,
         };
-        assert_eq!(pcr7(&after, &both, &uki_alone, new_alone).unwrap(), value);
+        assert_eq!(
+            pcr7(&after, &both, &uki_alone, new_alone, Rule::Signatures).unwrap(),
+            value
+        );
+        // Another firmware goes by the order of db.
+        let (other, value) = log(&both, &[OLD]);
+        assert_eq!(
+            pcr7(&before, &both, &images, ours, Rule::Database).unwrap(),
+            value
+        );
+        let rules = [Rule::Signatures, Rule::Database];
+        let told = |log, db: &[u8], value| {
+            rules.map(|r| explains(log, &value, db, &images, ours, r).unwrap())
+        };
+        assert_eq!(told(&other, &both, value), [false, true]);
+        let (_, value) = self::log(&one, &[OLD]);
+        assert_eq!(told(&before, &one, value), [true, true]);
         // What would not start is said.
-        assert!(pcr7(&before, &list(1, &[b"x"]), &images, ours).is_err());
+        assert!(pcr7(&before, &list(1, &[b"x"]), &images, ours, Rule::Signatures).is_err());
         let (nobody, _) = log(&one, &[]);
-        assert!(pcr7(&nobody, &one, &images, ours).is_err());
+        assert!(pcr7(&nobody, &one, &images, ours, Rule::Signatures).is_err());
     }
 }

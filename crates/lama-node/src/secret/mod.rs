@@ -70,6 +70,8 @@ pub enum Outcome {
     Recovered,
     /// Neither did. It stays as it is.
     Lost(Error),
+    /// It opened and could not be sealed anew. It stays as it is.
+    Failed(Error),
 }
 
 impl Store {
@@ -175,6 +177,11 @@ impl Store {
         self.names()?.into_iter().map(one).collect()
     }
 
+    /// Whether this machine opens it now.
+    pub fn opens(&self, name: &str) -> bool {
+        seal::open(&self.var, name, &self.sealed(name)).is_ok()
+    }
+
     /// All of them, and whether they open.
     ///
     /// # Errors
@@ -184,7 +191,7 @@ impl Store {
             let path = self.sealed(&name);
             Ok(Entry {
                 sealed: Kind::of(&fs::read(&path)?),
-                opens: seal::open(&self.var, &name, &path).is_ok(),
+                opens: self.opens(&name),
                 copy: self.copy(&name).is_file(),
                 name,
             })
@@ -241,8 +248,12 @@ impl Store {
                 }
                 (Err(e), None) => (Err(e), Outcome::Sealed),
             };
-            let done = data.and_then(|d| self.put(&name, &d, to));
-            out.push((name, done.map_or_else(Outcome::Lost, |()| outcome)));
+            let outcome = match data.map(|d| self.put(&name, &d, to)) {
+                Ok(Ok(())) => outcome,
+                Ok(Err(e)) => Outcome::Failed(e),
+                Err(e) => Outcome::Lost(e),
+            };
+            out.push((name, outcome));
         }
         Ok(out)
     }

@@ -7,7 +7,7 @@ use crate::backup::ETC_UPPER;
 use crate::error::{Context, Result};
 use crate::luks::{self, PCR_PUBLIC_KEY, PCRS, SIGNED_PCRS};
 use crate::run::Run;
-use crate::{Error, fs};
+use crate::{Error, fs, keys};
 use serde::Serialize;
 use std::path::Path;
 
@@ -91,7 +91,8 @@ pub enum To {
 pub fn seal(var: &Path, name: &str, data: &[u8], to: To) -> Result<Vec<u8>> {
     fs::create_dir(var.join("lib/systemd"))?;
     let mut run = creds(var).arg("encrypt");
-    run = if to == To::Host {
+    // After a change of db the TPM would not open at the next start what is sealed to it now.
+    run = if to == To::Host || (luks::has_tpm() && keys::pending()) {
         run.arg("--with-key=host")
     } else if luks::has_tpm() && Path::new(PCR_PUBLIC_KEY).exists() {
         run.args([

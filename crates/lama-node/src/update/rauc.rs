@@ -4,7 +4,7 @@
 
 use crate::kernel::Slot;
 use crate::run::Run;
-use crate::{Error, Result, fs};
+use crate::{Error, Result, fs, slot};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -149,8 +149,13 @@ impl Status {
 pub fn install(bundle: &str) -> Result<()> {
     let mut left = ATTEMPTS;
     loop {
+        fs::remove(slot::WHY)?;
         let run = Run::new("rauc").args(["install", "--progress"]).arg(bundle);
         let Err(e) = run.show() else { return Ok(()) };
+        if let Some(why) = fs::line(slot::WHY) {
+            return Err(Error::new(format!("the bundle was not installed: {why}"))
+                .hint("the running system is as before; journalctl -u rauc tells more"));
+        }
         left -= 1;
         if left > 0 && last_error().is_some_and(|why| lost_its_device(bundle, &why)) {
             eprintln!("the device that RAUC streams from went away as it came; once more");
