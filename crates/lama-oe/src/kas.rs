@@ -8,12 +8,17 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What kas and the configuration are told by the environment.
-const ENVIRONMENT: [&str; 4] = [
+/// What kas and the configuration are told by the environment, and how the network is reached.
+const ENVIRONMENT: [&str; 9] = [
     "KAS_WORK_DIR",
+    "KAS_PREMIRRORS",
     "LAMA_KEYS",
     "LAMA_VERSION_SUFFIX",
     "LAMA_EVENTS",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
 ];
 
 /// A configuration as kas resolves it.
