@@ -180,12 +180,25 @@ fn a_key_kept_elsewhere_leaves_the_rest_usable() {
     assert_eq!(
         enroll,
         [
-            "KEK.cer", "KEK.esl", "PK.cer", "PK.esl", "db.auth", "db.cer", "db.esl"
+            "KEK.cer",
+            "KEK.esl",
+            "PK.cer",
+            "PK.esl",
+            "db-append.auth",
+            "db.auth",
+            "db.cer",
+            "db.esl"
         ]
     );
     set.ukify_args().unwrap();
-    // The CA can't issue a certificate now.
+    // The CA can't issue a certificate now, nor certify another one.
     let mut set = set;
+    let e = set
+        .rotate(Role::RaucCa, &Source::Generate, None, &Quiet)
+        .unwrap_err();
+    let why = e.to_string();
+    assert!(why.contains("not at hand to certify the new one"), "{why}");
+    assert_eq!(files(&set.enroll_dir()), enroll);
     let e = set
         .rotate(Role::RaucSigning, &Source::Generate, None, &Quiet)
         .unwrap_err();
