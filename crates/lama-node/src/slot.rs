@@ -9,7 +9,7 @@
 use crate::install::mount::Mounted;
 use crate::kernel::Slot;
 use crate::loader::backend::Turn;
-use crate::loader::{addons, uki};
+use crate::loader::{room, slot_addon, uki};
 use crate::{Error, Result, fs, keys};
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,6 @@ use std::path::{Path, PathBuf};
 const MOUNT: &str = "/run/lamadist/update-esp";
 /// Where the hook says why it refused.
 pub const WHY: &str = "/run/lamadist/slot-hook.error";
-/// Free bytes that stay on the ESP.
-const RESERVE: u64 = 4 << 20;
 
 /// What RAUC says of the slot and the image, in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +109,7 @@ impl Request {
     /// As there.
     pub fn install_to(&self, esp: &Path) -> Result<()> {
         let uki = uki(self.slot);
-        let addon = esp.join(addons(&uki)).join("slot.addon.efi");
+        let addon = esp.join(slot_addon(&uki));
         let uki = esp.join(uki);
         let (digest, size) = fs::sha256(&self.uki)?;
         if digest != self.sha256.to_ascii_lowercase() {
@@ -121,16 +119,7 @@ impl Request {
         for path in [&uki, &addon] {
             fs::remove(beside(path))?;
         }
-        let free = fs::free(esp)?;
-        if free < size.saturating_add(RESERVE) {
-            let mib = |n: u64| n / (1 << 20);
-            return Err(Error::new(format!(
-                "the boot partition has {} MiB free, and the new UKI takes {}",
-                mib(free),
-                mib(size)
-            ))
-            .hint("remove what others left on the ESP"));
-        }
+        room(esp, size)?;
         // The addon first: a UKI without the one of its slot would be started as nobody's.
         for (from, to) in [(&self.addon, &addon), (&self.uki, &uki)] {
             fs::copy(&mut fs::open(from)?, to, 0o644)?;

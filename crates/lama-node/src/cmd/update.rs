@@ -147,7 +147,10 @@ fn run(args: &mut Args) -> Result<ExitCode> {
                 // What is kept may be signed by other keys.
                 Judged::Kept => {
                     let start = ["--no-block", "start", "lamadist-keys.service"];
-                    Run::new("systemctl").args(start).run()?;
+                    // It is kept all the same; the next start follows, too.
+                    if let Err(e) = Run::new("systemctl").args(start).run() {
+                        eprintln!("{e}");
+                    }
                 }
                 Judged::Nothing | Judged::FellBack => {}
             }

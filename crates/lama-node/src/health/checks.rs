@@ -100,14 +100,13 @@ fn keys() -> Answer {
         ),
         Some(State { error: Some(e), .. }) => (Verdict::Warning, e),
         Some(s) if s.firmware == Standing::Stuck => (Verdict::Warning, s.firmware_note),
-        Some(s) if s.firmware != Standing::Current && s.firmware != Standing::Unknown => (
-            Verdict::Ok,
-            "a change of keys is under way: see lama-node keys".to_owned(),
-        ),
-        Some(s) if !s.older.is_empty() => (
-            Verdict::Ok,
-            "a change of keys is under way: see lama-node keys".to_owned(),
-        ),
+        Some(s)
+            if !s.older.is_empty()
+                || !matches!(s.firmware, Standing::Current | Standing::Unknown) =>
+        {
+            let text = "a change of keys is under way: see lama-node keys";
+            (Verdict::Ok, text.to_owned())
+        }
         Some(_) => (
             Verdict::Ok,
             "it is sealed to the keys that sign its systems".to_owned(),

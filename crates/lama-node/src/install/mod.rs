@@ -283,12 +283,12 @@ impl Installer {
         self.uki(esp, &loader::uki("a"), "a")?;
         if self.machine.loader == Loader::Firmware {
             // Under its own name firmware would start it.
-            let addon = addon_of(loader::boot_path());
+            let addon = loader::slot_addon(loader::boot_path());
             source::copy(&self.source.slot_addon("a"), &esp.join(addon))?;
             source::copy(&self.source.uki(), &waiting(esp))?;
         }
         // The other slot gets its UKI with its first update.
-        let addon = addon_of(&loader::uki("b"));
+        let addon = loader::slot_addon(&loader::uki("b"));
         source::copy(&self.source.slot_addon("b"), &esp.join(addon))?;
         if let Some(host) = self.source.host_addon() {
             source::copy(&host, &esp.join("loader/addons/host.addon.efi"))?;
@@ -298,7 +298,10 @@ impl Installer {
 
     /// The UKI at this path, with the addon of a slot before it.
     fn uki(&self, esp: &Path, path: &str, slot: &str) -> Result<()> {
-        source::copy(&self.source.slot_addon(slot), &esp.join(addon_of(path)))?;
+        source::copy(
+            &self.source.slot_addon(slot),
+            &esp.join(loader::slot_addon(path)),
+        )?;
         source::copy(&self.source.uki(), &esp.join(path))
     }
 
@@ -385,11 +388,6 @@ pub fn finish(how: Finish) -> Result<()> {
         .args(["--no-block", verb])
         .run()
         .map(|_| ())
-}
-
-/// Where the addon of the UKI at this path says which slot it is.
-fn addon_of(uki: &str) -> PathBuf {
-    Path::new(&loader::addons(uki)).join("slot.addon.efi")
 }
 
 /// Where what firmware finds without a boot entry waits for the disk to become one that it starts.

@@ -3,15 +3,12 @@
 //! any disk. It has to be that of a system which is kept, since another one's root is not there any more.
 
 use super::backend::{Access, Esp};
-use super::{Loader, addons, boot_path, uki};
+use super::{Loader, boot_path, room, slot_addon, uki};
 use crate::attest::pe::Image;
 use crate::kernel::Slot;
 use crate::machine::Machine;
-use crate::{Error, Result, fs};
-use std::path::Path;
-
-/// Free bytes that stay on the ESP.
-const RESERVE: u64 = 4 << 20;
+use crate::{Result, fs};
+use std::path::{Path, PathBuf};
 
 /// Puts this slot's UKI and addon there, where they are not yet. Returns whether it did.
 ///
@@ -40,15 +37,19 @@ fn mark(path: &Path) -> Result<(Option<Vec<u8>>, Vec<u8>)> {
     Ok((image.section(b".cmdline")?, image.signatures()?))
 }
 
+/// The UKI at this path, after its addon.
+fn files(esp: &Path, uki: &str) -> [PathBuf; 2] {
+    [esp.join(slot_addon(uki)), esp.join(uki)]
+}
+
+fn pairs(esp: &Path, slot: Slot) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    let from = files(esp, &uki(slot.name()));
+    from.into_iter().zip(files(esp, boot_path()))
+}
+
 fn is_current(esp: &Path, slot: Slot) -> Result<bool> {
-    let from = uki(slot.name());
-    for dir in ["", "/slot.addon.efi"] {
-        let path = |uki: &str| match dir {
-            "" => esp.join(uki),
-            file => esp.join(addons(uki) + file),
-        };
-        let to = path(boot_path());
-        if !to.exists() || mark(&path(&from))? != mark(&to)? {
+    for (from, to) in pairs(esp, slot) {
+        if !to.exists() || mark(&from)? != mark(&to)? {
             return Ok(false);
         }
     }
@@ -56,24 +57,11 @@ fn is_current(esp: &Path, slot: Slot) -> Result<bool> {
 }
 
 fn copy(esp: &Path, slot: Slot) -> Result<()> {
-    let from = uki(slot.name());
     // What was left behind by a power cut.
     fs::remove(esp.join(format!("{}.new", boot_path())))?;
-    let size = fs::size(esp.join(&from)).unwrap_or_default();
-    let free = fs::free(esp)?;
-    if free < size.saturating_add(RESERVE) {
-        return Err(Error::new(format!(
-            "the boot partition has {} MiB free, and the UKI takes {}",
-            free >> 20,
-            size >> 20
-        ))
-        .hint("remove what others left on the ESP"));
-    }
-    let addon = |uki: &str| esp.join(addons(uki) + "/slot.addon.efi");
-    for (from, to) in [
-        (addon(&from), addon(boot_path())),
-        (esp.join(&from), esp.join(boot_path())),
-    ] {
+    let size = fs::size(esp.join(uki(slot.name())));
+    room(esp, size.unwrap_or_default())?;
+    for (from, to) in pairs(esp, slot) {
         fs::copy(&mut fs::open(from)?, to, 0o644)?;
     }
     Ok(())

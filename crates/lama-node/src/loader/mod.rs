@@ -40,6 +40,32 @@ pub fn addons(uki: &str) -> String {
     format!("{uki}.extra.d")
 }
 
+/// Where the addon of the UKI at this path says which slot it is.
+pub fn slot_addon(uki: &str) -> String {
+    format!("{}/slot.addon.efi", addons(uki))
+}
+
+/// Free bytes that stay on the ESP.
+const RESERVE: u64 = 4 << 20;
+
+/// Whether the ESP has room for one more UKI.
+///
+/// # Errors
+/// It has not.
+pub fn room(esp: &Path, uki: u64) -> Result<()> {
+    let free = fs::free(esp)?;
+    if free >= uki.saturating_add(RESERVE) {
+        return Ok(());
+    }
+    let mib = |n: u64| n / (1 << 20);
+    Err(Error::new(format!(
+        "the boot partition has {} MiB free, and the new UKI takes {}",
+        mib(free),
+        mib(uki)
+    ))
+    .hint("remove what others left on the ESP"))
+}
+
 /// The path at which firmware looks on a disk it has no entry for (UEFI specification 2.10, section
 /// 3.5.1.1), without the leading slash.
 pub fn boot_path() -> &'static str {
