@@ -3,7 +3,7 @@
 
 use crate::App;
 use crate::cli::Clean;
-use crate::pipeline::oe::BUILDER;
+use crate::pipeline::builder::BUILDER;
 use lama_exec::fs;
 use miette::{Result, miette};
 use std::process::ExitCode;

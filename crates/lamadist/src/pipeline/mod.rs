@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One pipeline: packages → root tree → artefacts. Data walks one way.
 
+pub mod builder;
 pub mod bundle;
 mod image;
 mod medium;

@@ -2,20 +2,17 @@
 //! The oe engine: what BitBake makes of an image, as the root tree that the rest of the pipeline
 //! starts from.
 
-use super::Sources;
-use super::packages::{self, Policy, SetSpec};
+use super::{Sources, builder};
 use crate::App;
 use crate::cli;
 use crate::place::Place;
 use lama_compose::{Kernel, Root, manifest};
 use lama_exec::fs;
 use lama_exec::progress::{Progress, Unit};
-use lama_image::oci;
 use lama_keys::KeySet;
 use lama_model::Selection;
 use lama_model::oe::Oe;
 use lama_oe::build::Build;
-use lama_oe::container::Container;
 use lama_oe::kas::{Kas, Where};
 use lama_oe::{host, import};
 use miette::{Result, miette};
@@ -27,9 +24,6 @@ pub fn table(place: &Place, sources: &Sources) -> Result<Oe> {
     Ok(Oe::load(path, &sources.description, &sources.ids)?)
 }
 
-/// Where the builder container lies in the cache.
-pub const BUILDER: &str = "builder";
-
 /// Where kas clones and builds.
 pub fn work(place: &Place) -> PathBuf {
     place.cache.join("oe")
@@ -39,66 +33,10 @@ pub fn work(place: &Place) -> PathBuf {
 pub fn kas(app: &App, container: bool) -> Result<Kas> {
     let place = &app.place;
     let program = match container {
-        true => Where::Inside(loaded(app)?),
+        true => Where::Inside(builder::loaded(app)?),
         false => Where::Here(host::check(&place.project)?),
     };
     Ok(Kas::new(program, &place.project, &work(place)))
-}
-
-/// The builder container's image, composed where it is not there yet; its name and its archive.
-pub fn container(app: &App, sources: &Sources, policy: Policy) -> Result<(String, PathBuf)> {
-    let spec = SetSpec::builder(&sources.description)?;
-    let packages = packages::ensure(app, &sources.description, &spec, policy)?;
-    let tag = lama_compose::builder_name(&packages);
-    let name = format!("localhost/lamadist-builder:{tag}");
-    let dir = app.place.cache.join(BUILDER);
-    let file = dir.join(format!("{tag}.oci.tar"));
-    fs::create_dir_all(&dir)?;
-    let _lock = fs::FileLock::exclusive(dir.join(".lock"))?;
-    if fs::metadata(&file).is_ok() {
-        return Ok((name, file));
-    }
-    let arch = packages::host_arch()?;
-    let arch = lama_image::Arch::from_debian(arch.as_str())
-        .ok_or_else(|| miette!("no container can be made for {arch}"))?;
-    let tools = super::tools(app, sources, policy)?;
-    let store = app.place.store();
-    let scripts = &sources.scripts;
-    let tree = lama_compose::builder_tree(&packages, scripts, &store, &tools, &*app.talk)?;
-    let _t = app.talk.task("Making the container", Unit::Busy, 0);
-    let env = [
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        format!("LANG={}", lama_compose::LOCALE),
-    ];
-    let options = oci::Options {
-        name: &name,
-        arch,
-        epoch: sources.description.distro.source_date_epoch,
-        env: &env,
-        command: &["bash"],
-        scratch: &dir,
-    };
-    oci::archive(&tree, &options, &file)?;
-    // Those of other packages would only lie there.
-    for e in fs::read_dir(&dir)? {
-        if e.path() != file && e.file_name().to_string_lossy().ends_with(".oci.tar") {
-            fs::remove_file(e.path())?;
-        }
-    }
-    Ok((name, file))
-}
-
-/// The builder container, which podman has.
-fn loaded(app: &App) -> Result<Container> {
-    let sources = Sources::load(&app.place.distro)?;
-    let (name, file) = container(app, &sources, Policy::Extend)?;
-    let container = Container::new(name)?;
-    if !container.is_loaded()? {
-        let _t = app.talk.task("Loading the container", Unit::Busy, 0);
-        container.load(&file)?;
-    }
-    lama_oe::container::prepare(&work(&app.place))?;
-    Ok(container)
 }
 
 /// Refuses a machine or an extra that there is no configuration for.

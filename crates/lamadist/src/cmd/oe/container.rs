@@ -4,7 +4,7 @@
 use crate::App;
 use crate::cli::OeContainer;
 use crate::pipeline::packages::Policy;
-use crate::pipeline::{Sources, oe};
+use crate::pipeline::{Sources, builder};
 use lama_exec::fs::{self, Staged};
 use miette::{IntoDiagnostic, Result};
 use serde::Serialize;
@@ -25,7 +25,7 @@ struct Made {
 /// Composes the container.
 pub fn run(app: &App, c: &OeContainer) -> Result<ExitCode> {
     let sources = Sources::load(&app.place.distro)?;
-    let (name, mut file) = oe::container(app, &sources, Policy::Extend)?;
+    let (name, mut file) = builder::image(app, &sources, Policy::Extend)?;
     if let Some(to) = &c.output {
         let mut staged = Staged::new(to)?;
         std::io::copy(&mut fs::open(&file)?, &mut staged).into_diagnostic()?;
