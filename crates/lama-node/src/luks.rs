@@ -17,6 +17,18 @@ pub const PCR_PUBLIC_KEY: &str = "/run/systemd/tpm2-pcr-public-key.pem";
 pub const PCRS: &str = "7";
 /// PCRs that are sealed to by signed policy: 11, the UKI and how far the boot got.
 pub const SIGNED_PCRS: &str = "11";
+/// Bytes that a new volume encrypts at once: a page, and what file systems write. All partitions are
+/// multiples of it.
+pub const SECTOR: u32 = 4096;
+/// For keys that are random, so nothing has to slow down who tries (systemd-cryptenroll(1) does the
+/// same).
+const FAST: [&str; 5] = [
+    "--pbkdf=pbkdf2",
+    "--pbkdf-force-iterations",
+    "1000",
+    "--hash",
+    "sha512",
+];
 /// The token that marks a recovery key, as systemd-cryptenroll writes it.
 const RECOVERY: &str = "systemd-recovery";
 const TPM: &str = "systemd-tpm2";
@@ -139,6 +151,19 @@ pub enum Opener<'a> {
     Key(&'a str),
 }
 
+impl Opener<'_> {
+    /// Makes a run of cryptsetup(8) open a volume by this.
+    fn to(self, run: Run) -> Run {
+        match self {
+            Opener::Tpm => run.arg("--token-only"),
+            // Else cryptsetup would ask the TPM first, and any key would seem to open it.
+            Opener::Key(k) => run
+                .args(["--disable-external-tokens", "--key-file", "-"])
+                .stdin(k),
+        }
+    }
+}
+
 /// A secret in a file that only root reads, in memory; gone when this is dropped.
 pub struct Secret(PathBuf);
 
@@ -153,6 +178,12 @@ impl Secret {
         Ok(Self(path))
     }
 
+    /// The same, for something that is done to one device; others may be worked on beside it.
+    fn of(name: &str, device: &str, text: &str) -> Result<Self> {
+        let device = device.rsplit('/').next().unwrap_or(device);
+        Self::new(&format!("{name}-{device}"), text)
+    }
+
     /// Where.
     pub fn path(&self) -> &Path {
         &self.0
@@ -165,30 +196,57 @@ impl Drop for Secret {
     }
 }
 
-/// Adds a recovery key. It is random, so nothing has to slow down who tries (as
-/// systemd-cryptenroll(1) does).
+/// Makes a volume that this recovery key opens, with its GPT name as label. Nothing else opens it.
+///
+/// # Errors
+/// cryptsetup's.
+pub fn format(device: &str, label: &str, recovery: &str) -> Result<()> {
+    let run = Run::new("cryptsetup").args(["luksFormat", "--batch-mode", "--type=luks2"]);
+    // What systemd-repart(8) takes, too, but for the sectors.
+    let run = run.args(["--cipher=aes-xts-plain64", "--key-size=512"]);
+    let run = run.arg(format!("--sector-size={SECTOR}"));
+    let run = run.args(["--label", label, "--key-slot=0", "--key-file", "-"]);
+    run.args(FAST)
+        .arg(device)
+        .stdin(recovery)
+        .run()
+        .context(format_args!("cannot encrypt {device}"))?;
+    mark_recovery(device, "0", recovery)
+}
+
+/// Adds a recovery key.
 ///
 /// # Errors
 /// The volume does not open, or has no free slot.
 pub fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
-    let name = device.rsplit('/').next().unwrap_or(device);
-    let new = Secret::new(&format!("recovery-{name}"), key)?;
     let slot = Header::read(device)?.free_slot().to_string();
-    let mut run = Run::new("cryptsetup").args(["luksAddKey", "--batch-mode"]);
-    run = run.args(["--key-slot", &slot]);
-    run = run.args(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]);
-    run = run.args(["--hash", "sha512"]);
-    run = match opener {
-        Opener::Tpm => run.arg("--token-only"),
-        // Else cryptsetup would ask the TPM first, and any key would seem to open it.
-        Opener::Key(k) => run
-            .args(["--disable-external-tokens", "--key-file", "-"])
-            .stdin(k),
-    };
-    run.arg(device)
-        .arg(new.path())
-        .run()
-        .context(format_args!("cannot add a recovery key to {device}"))?;
+    let more = ["--key-slot", &slot].into_iter().chain(FAST);
+    add_key(device, opener, key, more).context(format_args!("no recovery key for {device}"))?;
+    mark_recovery(device, &slot, key)
+}
+
+/// Adds a passphrase, which takes as long to try as cryptsetup(8) thinks fit.
+///
+/// # Errors
+/// The volume does not open, or has no free slot.
+pub fn add_passphrase(device: &str, opener: Opener<'_>, passphrase: &str) -> Result<()> {
+    add_key(device, opener, passphrase, []).context(format_args!("no passphrase for {device}"))
+}
+
+fn add_key<'a>(
+    device: &str,
+    opener: Opener<'_>,
+    key: &str,
+    more: impl IntoIterator<Item = &'a str>,
+) -> Result<()> {
+    let new = Secret::of("key", device, key)?;
+    let run = Run::new("cryptsetup").args(["luksAddKey", "--batch-mode"]);
+    let run = opener.to(run.args(more));
+    run.arg(device).arg(new.path()).run().map(|_| ())
+}
+
+/// The token that says which slot a recovery key has.
+fn mark_recovery(device: &str, slot: &str, key: &str) -> Result<()> {
     let mut token = serde_json::json!({ "type": RECOVERY, "keyslots": [slot] });
     // Without it the key opens the disk all the same, but no copies of secrets.
     if let Ok(r) = escrow::recipient(key) {
@@ -207,14 +265,7 @@ pub fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
 /// It does not: why.
 pub fn check(device: &str, opener: Opener<'_>) -> Result<()> {
     let run = Run::new("cryptsetup").args(["open", "--test-passphrase", "--batch-mode"]);
-    let run = match opener {
-        Opener::Tpm => run.arg("--token-only"),
-        // Else cryptsetup would ask the TPM first, and any key would seem to open it.
-        Opener::Key(k) => run
-            .args(["--disable-external-tokens", "--key-file", "-"])
-            .stdin(k),
-    };
-    run.arg(device).run().map(|_| ())
+    opener.to(run).arg(device).run().map(|_| ())
 }
 
 /// Seals the volume's key to this machine's TPM as it is now, in place of what was sealed before.
@@ -240,7 +291,7 @@ pub fn seal(device: &str, opener: Opener<'_>) -> Result<()> {
     run = match opener {
         Opener::Tpm => run.arg("--unlock-tpm2-device=auto"),
         Opener::Key(k) => {
-            secret = Secret::new("unlock", k)?;
+            secret = Secret::of("unlock", device, k)?;
             run.arg(format!("--unlock-key-file={}", secret.path().display()))
         }
     };

@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Cuts that one run of an update gives; more would take it out of its pace.
-const EACH: usize = 10;
+const EACH: usize = 20;
 /// Of so many cuts one is followed until the update is complete.
 const COMPLETED: usize = 5;
 
@@ -83,10 +83,10 @@ fn update(vm: &mut Vm, url: &str, mut at: Vec<(f64, String)>, bench: &Bench) -> 
 fn look(bench: &Bench, disk: &Path, name: &str, data: &str, then: Option<&str>) -> String {
     let mut vm = bench.boot_copy(disk, name);
     healthy(&mut vm);
-    let mut told = format!("slot {}", slot(&vm));
+    let now = slot(&vm);
+    let mut told = format!("slot {now}");
     assert_eq!(ask(&vm, DATA), data, "{name}");
     let status = judged(&vm);
-    let now = slot(&vm);
     assert_eq!(now == "b", status["version"] == SIGNED, "{name}: {status}");
     if let Some(url) = then {
         if now == "a" {

@@ -4,7 +4,7 @@
 use crate::error::Context;
 use crate::install::answers::{Choice, Finish};
 use crate::install::plan::{self, Plan};
-use crate::install::repart::Lock;
+use crate::install::volume::Lock;
 use crate::install::{Installer, finish};
 use crate::{Error, Result};
 use std::io::{BufRead, Write};

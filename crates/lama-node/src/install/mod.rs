@@ -14,12 +14,12 @@ pub mod plan;
 pub mod recovery;
 pub mod repart;
 pub mod source;
+pub mod volume;
 
 use crate::block::{self, Device, UNFINISHED};
-use crate::error::Context;
 use crate::kernel::{Cmdline, Slot};
 use crate::loader::{self, Loader};
-use crate::luks::{self, Opener, Secret};
+use crate::luks;
 use crate::machine::Machine;
 use crate::run::Run;
 use crate::update::judge::boot_id;
@@ -27,12 +27,15 @@ use crate::{Error, Result, fs, ids};
 use answers::{Answers, Finish};
 use mount::Mounted;
 use plan::Plan;
-use repart::{Blocks, Lock};
+use repart::Blocks;
 use source::Source;
 use std::path::{Path, PathBuf};
+use volume::{Lock, Volumes};
 
 /// Where the installer keeps what it works with.
 const WORK: &str = "/run/lamadist/install";
+/// Where the new disk's ESP is meanwhile.
+const ESP: &str = "/run/lamadist/target-esp";
 
 /// A live system, ready to install from.
 pub struct Installer {
@@ -74,6 +77,11 @@ impl Installer {
         // Disks that are still being found.
         Run::new("udevadm").args(["settle", "--timeout=30"]).run()?;
         let machine = Machine::read()?;
+        // Nobody's while nobody installs; a disk in use would be refused.
+        if let Ok(_lock) = alone() {
+            mount::unmount_left(ESP)?;
+            volume::close_left(&machine)?;
+        }
         let devices = block::devices()?;
         let source = Source::find(&cmdline, &devices)?;
         let mut answers = Answers::default();
@@ -162,36 +170,34 @@ impl Installer {
 
         say(&format!("Marking {disk} as being installed"));
         self.mark(disk)?;
-        say("Partitioning, encrypting and copying");
-        self.partition(disk, &esp, lock, passphrase)?;
+        say("Partitioning");
+        self.partition(disk, &esp)?;
         Run::new("udevadm").args(["settle", "--timeout=30"]).run()?;
 
-        say("Adding the recovery key");
+        say("Encrypting, copying and writing the boot files");
         let recovery = recovery::generate()?;
-        let opener = match (lock, passphrase) {
-            (Lock::Passphrase, Some(p)) => Opener::Key(p),
-            _ => Opener::Tpm,
-        };
-        let encrypted = self.machine.layout.iter().filter(|p| p.encrypted);
-        let devices: Vec<String> = encrypted
-            .map(|p| by_uuid(&ids::partition(&esp, &p.label)))
-            .collect();
-        say("Writing the boot files");
-        // All at once: keys wait for the TPM most of the time, and files for the disk. None of these
-        // files is one that firmware starts.
+        let volumes = Volumes::new(&recovery, lock, passphrase, &self.source.root);
+        // All at once: keys wait for the TPM most of the time, files for the disk, and the root for
+        // a processor. None of these files is one that firmware starts.
         std::thread::scope(|s| {
-            let mut all: Vec<_> = devices
-                .iter()
-                .map(|d| s.spawn(|| add_recovery(d, opener, &recovery)))
+            let encrypted = self.machine.layout.iter().filter(|p| p.encrypted);
+            let mut all: Vec<_> = encrypted
+                .map(|p| {
+                    let device = by_uuid(&ids::partition(&esp, &p.label));
+                    let volumes = &volumes;
+                    s.spawn(move || volumes.make(p, &device))
+                })
                 .collect();
             all.push(s.spawn(|| {
                 let target = target_esp(&esp)?;
                 self.boot_files(target.at())?;
                 target.close()
             }));
-            all.into_iter().try_for_each(|t| {
+            // The first error is the one to be told; the others come to their end meanwhile.
+            let ended: Vec<_> = all.into_iter().map(|t| t.join()).collect();
+            ended.into_iter().try_for_each(|r| {
                 let panicked = |_| Err(Error::new("a part of the installation came to no end"));
-                t.join().unwrap_or_else(panicked)
+                r.unwrap_or_else(panicked)
             })
         })?;
         let saved = self.save(&recovery, &esp, &mut notes);
@@ -244,19 +250,16 @@ impl Installer {
         run.arg(disk).stdin(script).run().map(|_| ())
     }
 
-    fn partition(&self, disk: &str, esp: &str, lock: Lock, passphrase: Option<&str>) -> Result<()> {
-        let empty = Path::new(WORK).join("empty");
-        fs::write(&empty, [0; 1 << 16], 0o600)?;
+    fn partition(&self, disk: &str, esp: &str) -> Result<()> {
         let blocks = Blocks {
             root: &self.source.root,
             verity: &self.source.verity,
-            empty: &empty,
         };
         let dir = Path::new(WORK).join("repart.d");
         for name in fs::names(&dir)? {
             fs::remove(dir.join(name))?;
         }
-        for (name, text) in repart::definitions(&self.machine, esp, lock, blocks) {
+        for (name, text) in repart::definitions(&self.machine, esp, blocks) {
             fs::write(dir.join(name), text, 0o644)?;
         }
         let mut run = Run::new("systemd-repart");
@@ -268,15 +271,7 @@ impl Installer {
         ]);
         run = run.arg(format!("--definitions={}", dir.display()));
         run = run.arg(format!("--seed={}", ids::random()?));
-        let secret;
-        run = match (lock, passphrase) {
-            (Lock::Passphrase, Some(p)) => {
-                secret = Secret::new("passphrase", p)?;
-                run.arg(format!("--key-file={}", secret.path().display()))
-            }
-            _ => run.args(luks::tpm_options(luks::PCRS)),
-        };
-        run.arg(disk).show()
+        run.arg(disk).run().map(|_| ())
     }
 
     fn boot_files(&self, esp: &Path) -> Result<()> {
@@ -368,12 +363,6 @@ impl Prepared {
     }
 }
 
-/// Adds the recovery key to a volume, and sees that it opens it.
-fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
-    luks::add_recovery(device, opener, key)?;
-    luks::check(device, Opener::Key(key)).context("the new recovery key does not open the disk")
-}
-
 /// Ends as the answers say.
 ///
 /// # Errors
@@ -398,7 +387,7 @@ fn waiting(esp: &Path) -> PathBuf {
 }
 
 fn target_esp(uuid: &str) -> Result<Mounted> {
-    Mounted::new(&by_uuid(uuid), "vfat", "/run/lamadist/target-esp", "rw")
+    Mounted::new(&by_uuid(uuid), "vfat", ESP, "rw")
 }
 
 fn by_uuid(uuid: &str) -> String {

@@ -68,6 +68,18 @@ impl Mounted {
     }
 }
 
+/// Unmounts what a process has left mounted here that was killed.
+///
+/// # Errors
+/// umount(8)'s: it is in use.
+pub fn unmount_left(at: &str) -> Result<()> {
+    let mounts = fs::text("/proc/self/mounts")?;
+    match mounts.lines().any(|l| l.split(' ').nth(1) == Some(at)) {
+        true => Run::new("umount").arg(at).run().map(|_| ()),
+        false => Ok(()),
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         if !self.done {

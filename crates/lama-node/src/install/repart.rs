@@ -7,34 +7,18 @@ use crate::machine::{Machine, Role};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// How volumes are opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
-    /// By the TPM.
-    Tpm,
-    /// By a passphrase.
-    Passphrase,
-}
-
-/// What goes into the partitions of slot A; `empty` is a small file of zeros: a volume that is
-/// formatted needs some content.
+/// What goes into the partitions of slot A.
 #[derive(Debug, Clone, Copy)]
 pub struct Blocks<'a> {
     /// The root.
     pub root: &'a Path,
     /// Its hash tree.
     pub verity: &'a Path,
-    /// Zeros.
-    pub empty: &'a Path,
 }
 
-/// The definitions, by file name, for a disk whose ESP has the UUID `esp`.
-pub fn definitions(
-    machine: &Machine,
-    esp: &str,
-    lock: Lock,
-    blocks: Blocks<'_>,
-) -> Vec<(String, String)> {
+/// The definitions, by file name, for a disk whose ESP has the UUID `esp`. Volumes that are encrypted
+/// stay empty ([`super::volume`] makes them).
+pub fn definitions(machine: &Machine, esp: &str, blocks: Blocks<'_>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for (n, p) in machine.layout.iter().enumerate() {
         let mut s = format!("[Partition]\nType={}\n", p.r#type);
@@ -53,18 +37,10 @@ pub fn definitions(
         if let Some(size) = p.size {
             let _ = writeln!(s, "SizeMinBytes={size}\nSizeMaxBytes={size}");
         }
-        if p.encrypted {
-            let how = match lock {
-                Lock::Tpm => "tpm2",
-                Lock::Passphrase => "key-file",
-            };
-            let _ = writeln!(s, "Encrypt={how}");
-        }
         let first = p.slot.as_deref() == Some("a");
         let content = match (p.role, first) {
-            (Role::Root, true) => Some(blocks.root),
+            (Role::Root, true) if !p.encrypted => Some(blocks.root),
             (Role::Verity, true) => Some(blocks.verity),
-            (Role::Root, false) => Some(blocks.empty),
             _ => None,
         };
         if let Some(c) = content {
@@ -72,12 +48,12 @@ pub fn definitions(
         }
         match p.role {
             Role::Esp => s += "Format=vfat\n",
-            Role::Var => {
+            Role::Var if !p.encrypted => {
                 let fs = p.filesystem.as_deref().unwrap_or("ext4");
                 let _ = writeln!(s, "Format={fs}\nNoAuto=yes");
             }
             // What is on them is decided by what was signed, not by discovery.
-            Role::Root | Role::Verity => s += "NoAuto=yes\n",
+            Role::Var | Role::Root | Role::Verity => s += "NoAuto=yes\n",
         }
         out.push((format!("{n:02}-{}.conf", p.label), s));
     }
@@ -101,9 +77,8 @@ mod tests {
         let b = Blocks {
             root: Path::new("/r"),
             verity: Path::new("/v"),
-            empty: Path::new("/0"),
         };
-        let d = definitions(&m, "E", Lock::Tpm, b);
+        let d = definitions(&m, "E", b);
         let names: Vec<&str> = d.iter().map(|f| f.0.as_str()).collect();
         assert_eq!(
             names,
@@ -119,10 +94,19 @@ mod tests {
             "[Partition]\nType=e\nLabel=lamadist-installing\nUUID=E\nSizeMinBytes=4096\n\
              SizeMaxBytes=4096\nFormat=vfat\n"
         );
-        assert!(d[1].1.contains("Encrypt=tpm2\nCopyBlocks=/0\n"));
-        assert!(d[2].1.contains("CopyBlocks=/v\n") && !d[2].1.contains("Encrypt"));
-        assert!(d[3].1.contains("Encrypt=tpm2\nFormat=xfs\n") && !d[3].1.contains("Size"));
+        assert!(d[1].1.ends_with("SizeMaxBytes=8192\nNoAuto=yes\n"));
+        assert!(d[2].1.contains("CopyBlocks=/v\n"));
+        assert!(!d[3].1.contains("Format") && !d[3].1.contains("Size"));
         let uuid = format!("UUID={}\n", ids::partition("E", "data"));
         assert!(d[3].1.contains(&uuid));
+
+        let mut open = m.clone();
+        open.layout.iter_mut().for_each(|p| {
+            p.encrypted = false;
+            p.slot = p.slot.as_ref().map(|_| "a".to_owned());
+        });
+        let d = definitions(&open, "E", b);
+        assert!(d[1].1.contains("CopyBlocks=/r\n"));
+        assert!(d[3].1.contains("Format=xfs\n"));
     }
 }

@@ -171,7 +171,11 @@ fn device(cmdline: &Cmdline, key: &str) -> Result<PathBuf> {
     })
 }
 
-fn bytes(device: &Path) -> Result<u64> {
+/// Bytes of a block device.
+///
+/// # Errors
+/// There is no such device.
+pub fn bytes(device: &Path) -> Result<u64> {
     let text = Run::new("blockdev").arg("--getsize64").arg(device).text()?;
     text.parse()
         .map_err(|_| Error::new(format!("blockdev says {text:?} of {}", device.display())))

@@ -8,12 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// What the installer says at the beginning of each of its stages, before it writes anything of it.
+/// What the installer says at the beginning of each of its stages, before it writes anything of it; and
+/// in the middle of the longest.
 pub const STAGES: [&str; 5] = [
     "lamadist-install> Marking",
     "lamadist-install> Partitioning",
-    "lamadist-install> Adding the recovery key",
-    "lamadist-install> Writing the boot files",
+    "lamadist-install> Encrypting",
+    "lamadist-install> 50 % of the root",
     "  The recovery key ",
 ];
 /// What it says when it is done.
@@ -62,7 +63,7 @@ pub fn node(built: &Built) -> &'static Node {
         for (n, stage) in STAGES.iter().enumerate() {
             installation.wait(stage);
             began.push(installation.elapsed());
-            if n == 2 {
+            if n == 3 {
                 installation.copy(&cut);
             }
         }
