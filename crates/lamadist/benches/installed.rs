@@ -9,7 +9,7 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use common::installed::{ask, install};
+use common::installed::{ask, installing};
 use common::{Bench, Built, base, lamadist, scratch};
 use lama_image::index::{Index, Kind};
 use lama_image::pe;
@@ -180,10 +180,7 @@ fn installation(built: &Built, runs: usize) {
     for n in 0..runs {
         let id = ask(&vm, "lsblk -dno PTUUID /dev/vda");
         let answers = format!("disk=serial:a\\nwipe=yes\\nreinstall={id}\\nfinish=stay");
-        let start = Instant::now();
-        let (ok, said) = install(&vm, &answers, "");
-        whole.push(start.elapsed().as_secs_f64());
-        assert!(ok, "{said}");
+        whole.push(timed(&vm, &installing(&answers, "")));
         if n == 0 {
             ask(&vm, "sync");
             mib = (std::fs::metadata(&file).unwrap().blocks() * 512).div_ceil(1 << 20);

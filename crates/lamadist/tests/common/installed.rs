@@ -233,10 +233,15 @@ pub fn reboot(vm: &mut Vm) {
 /// Runs the installer of a live system with these answers (lines with `\\n` between), and returns
 /// whether it succeeded and what it said.
 pub fn install(vm: &Vm, answers: &str, more: &str) -> (bool, String) {
-    let c = format!(
-        "mkdir -p /run/c && printf '{answers}' > /run/c/lamadist.install && \
-         CREDENTIALS_DIRECTORY=/run/c lama-node install {more} 2>&1"
-    );
+    let c = installing(answers, more) + " 2>&1";
     let out = vm.ssh_within(&c, b"", Duration::from_secs(300)).unwrap();
     (out.ok(), out.text())
+}
+
+/// The command that does.
+pub fn installing(answers: &str, more: &str) -> String {
+    format!(
+        "mkdir -p /run/c && printf '{answers}' > /run/c/lamadist.install && \
+         CREDENTIALS_DIRECTORY=/run/c lama-node install {more}"
+    )
 }
