@@ -6,7 +6,7 @@ use crate::cli::Bundle as Options;
 use crate::cmd::host;
 use crate::pipeline::bundle::{self, FILE};
 use crate::pipeline::packages::Policy;
-use crate::pipeline::{self, Sources};
+use crate::pipeline::{self, Sources, stamp};
 use lama_bundle::{Bundle, check, delta};
 use lama_exec::fs::{self, Scratch};
 use lama_image::index::{self, Index, Kind};
@@ -30,16 +30,24 @@ pub fn run(app: &App, c: &Options) -> Result<ExitCode> {
     let again = !recipients.is_empty() || c.from.is_none() || !path.is_file();
     if again {
         let epoch = sources.description.distro.source_date_epoch;
-        let place = (deploy.as_path(), &mut found);
-        let made = bundle::bundle(
-            &selection,
-            &keys,
-            &tools,
-            epoch,
-            &recipients,
-            place,
-            app.progress(),
-        )?;
+        // A build beside it would take the images away.
+        let _lock = fs::FileLock::exclusive(deploy.join(".lock"))?;
+        let made = stamp::keep(&deploy, || {
+            let place = (deploy.as_path(), &mut found);
+            let made = bundle::bundle(
+                &selection,
+                &keys,
+                &tools,
+                epoch,
+                &recipients,
+                place,
+                app.progress(),
+            )?;
+            if made {
+                found.write(&deploy)?;
+            }
+            Ok(made)
+        })?;
         if !made {
             return Err(miette!(
                 help = "machines with UEFI are updated by bundles; the others' boot loader will come with the oe engine",
@@ -47,7 +55,6 @@ pub fn run(app: &App, c: &Options) -> Result<ExitCode> {
                 c.target.bsp
             ));
         }
-        found.write(&deploy)?;
     }
     let scratch = bundle::scratch(app);
     let with = bundle::with(&tools, Some(&keys), &scratch);

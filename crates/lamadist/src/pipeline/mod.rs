@@ -10,7 +10,7 @@ pub mod node;
 pub mod oe;
 pub mod packages;
 mod release;
-mod stamp;
+pub mod stamp;
 
 use crate::App;
 use crate::cli;

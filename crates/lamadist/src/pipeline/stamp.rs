@@ -91,18 +91,30 @@ fn look(dir: &Path, name: &str) -> Result<(String, u64, i128)> {
     Ok((name.to_owned(), m.size(), time))
 }
 
+/// The stamp in `dir`, where its files are as it says.
+fn untouched(dir: &Path) -> Option<Stamp> {
+    let data = fs::read_optional(dir.join(NAME)).ok()??;
+    let stamp: Stamp = serde_json::from_slice(&data).ok()?;
+    let mut files = stamp.files.iter();
+    let same = files.all(|f| look(dir, &f.0).is_ok_and(|now| now == *f));
+    same.then_some(stamp)
+}
+
 /// Whether `dir` holds the finished result of these inputs, untouched.
 pub fn fresh(dir: &Path, inputs: &str) -> bool {
-    let read = || -> Option<bool> {
-        let data = fs::read_optional(dir.join(NAME)).ok()??;
-        let stamp: Stamp = serde_json::from_slice(&data).ok()?;
-        let same = stamp
-            .files
-            .iter()
-            .all(|f| look(dir, &f.0).is_ok_and(|now| now == *f));
-        Some(stamp.inputs == inputs && same)
-    };
-    read().unwrap_or(false)
+    untouched(dir).is_some_and(|s| s.inputs == inputs)
+}
+
+/// Changes something in `dir` that is its result afterwards as much as before: what was up to date
+/// stays so.
+pub fn keep<T>(dir: &Path, change: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = untouched(dir);
+    let done = change()?;
+    if let Some(stamp) = before {
+        let files: Vec<PathBuf> = stamp.files.into_iter().map(|f| f.0.into()).collect();
+        record(dir, stamp.inputs, &files)?;
+    }
+    Ok(done)
 }
 
 /// Forgets the result in `dir` before it is overwritten.
@@ -168,6 +180,12 @@ mod tests {
         assert!(fresh(p, "x") && !fresh(p, "y"));
         fs::write(p.join("disk"), "22").unwrap();
         assert!(!fresh(p, "x"));
+        // Done again by us, it is; but not where somebody else had been there before.
+        keep(p, || Ok(fs::write(p.join("disk"), "333")?)).unwrap();
+        assert!(!fresh(p, "x"));
+        record(p, "x".into(), &[p.join("disk")]).unwrap();
+        keep(p, || Ok(fs::write(p.join("disk"), "4444")?)).unwrap();
+        assert!(fresh(p, "x") && !fresh(p, "y"));
         fs::write(p.join(NAME), "{broken").unwrap();
         assert!(!fresh(p, "x"));
     }
