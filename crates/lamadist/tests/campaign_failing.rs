@@ -47,7 +47,7 @@ struct Case {
     says: &'static [&'static str],
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
         name: "the firmware refuses the UKI",
         // In the kernel; the headers stay as they are.
@@ -84,7 +84,15 @@ const CASES: [Case; 5] = [
         says: &["ended before it was judged", "Kernel panic - not syncing"],
     },
     Case {
-        name: "nothing runs any more",
+        name: "the first process hangs",
+        // Frozen, it no longer tells the watchdog that it is there.
+        fault: Fault::Does("echo 1 > /sys/fs/cgroup/init.scope/cgroup.freeze"),
+        says: &["ended before it was judged"],
+    },
+    Case {
+        // No hang: since Linux 6.12 the scheduler leaves ordinary processes a twentieth of each
+        // processor all the same, and with that the machine comes to a late end by itself.
+        name: "nothing gets a processor any more",
         fault: Fault::Hogs(
             "echo -1 > /proc/sys/kernel/sched_rt_runtime_us; \
              for c in $(seq $(nproc)); do while :; do :; done & done; wait",
