@@ -175,6 +175,9 @@ pub struct Bench {
     dir: tempfile::TempDir,
     registry: Registry,
     variables: PathBuf,
+    /// What its machines have. One each: two machines run at a time, and under emulation the
+    /// processors of a machine wait for each other more than they help where there are not as many.
+    pub processors: u32,
 }
 
 /// A machine of a bench, before it is started.
@@ -285,12 +288,14 @@ impl Bench {
             dir,
             registry,
             variables,
+            processors: 1,
         }
     }
 
     /// A machine to be put together.
     pub fn machine(&self, name: &str) -> Machine<'_> {
         let mut config = VmConfig::new(name);
+        config.cpus = self.processors;
         config.firmware = Firmware::Uefi {
             variables: Variables::Copy(self.variables.clone()),
             smm: Smm::On,
@@ -327,6 +332,7 @@ impl Bench {
     /// Boots a machine with a BIOS and iPXE, which DHCP gives this URL.
     pub fn boot_ipxe(&self, name: &str, url: &str) -> Vm {
         let mut config = VmConfig::new(name);
+        config.cpus = self.processors;
         config.netboot = NetBoot::Ipxe(url.to_owned());
         config.firmware = Firmware::Bios;
         self.registry.boot(&config, Lifetime::Vm).unwrap()
