@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What takes too long for every change: `mise run campaign`, or
-//! `cargo test -p lamadist -- --ignored --nocapture --test-threads 1`.
+//! Installations that the power cuts off, over the network, at the console, and hosts that come back on
+//! new hardware.
 //!
 //! `LAMADIST_SEED` (a number) repeats the moments of an earlier run, `LAMADIST_CUTS` (10) is how many
 //! there are.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod common;
-
-use common::dice::{Dice, cuts as asked};
-use common::installed::{Installation, STAGES, ask, healthy, install, node, reboot, sparse_copy};
-use common::serving::Serving;
-use common::{Bench, Built, base, scratch, turn};
+use crate::common::dice::{Dice, cuts as asked};
+use crate::common::installed::{
+    Installation, STAGES, ask, healthy, install, node, reboot, sparse_copy,
+};
+use crate::common::serving::Serving;
+use crate::common::{Bench, Built, base, scratch, turn};
 use lama_image::index::Kind;
 use lama_vm::{Bus, Disk, NetBoot, Stop, Tpm, Vm};
 use std::path::{Path, PathBuf};

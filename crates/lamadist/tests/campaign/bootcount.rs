@@ -4,13 +4,10 @@
 //!
 //! It is x86_64 by another description: systemd-boot starts it, and the variables are mounted
 //! read-only, which is what Linux makes of U-Boot's.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod common;
-
-use common::installed::{ask, healthy, reboot};
-use common::updates::{Next, SIGNED, Web, describe, judged, slot, tries};
-use common::{Bench, Built, PATIENCE, lamadist, run, scratch, turn, within};
+use crate::common::installed::{ask, healthy, reboot};
+use crate::common::updates::{Next, SIGNED, Web, describe, judged, slot, tries};
+use crate::common::{Bench, Built, PATIENCE, lamadist, run, scratch, turn, within};
 use lama_exec::Tools;
 use lama_image::index::{Index, Kind};
 use lama_keys::KeySet;

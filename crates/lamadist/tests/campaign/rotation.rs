@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The keys that sign systems are replaced, and a machine in use follows by its updates
 //! (docs/SECURITY.md). Part of `mise run campaign`.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod common;
-
-use common::installed::{Node, ask, healthy, hosts, node, reboot};
-use common::updates::{Next, Web, judged, slot, tries};
-use common::{Bench, PATIENCE, base, lamadist, scratch, turn, within};
+use crate::common::installed::{Node, ask, healthy, hosts, node, reboot};
+use crate::common::updates::{Next, Web, judged, slot, tries};
+use crate::common::{Bench, PATIENCE, base, lamadist, scratch, turn, within};
 use lama_keys::{KeySet, Role};
 use lama_vm::{Stop, Vm};
 use serde_json::Value;

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A secret on an installed machine: a service gets it, another TPM does not, and the recovery key
 //! brings it back. And the installation is one that the host's description answers.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod common;
-
-use common::{Bench, base, lamadist, scratch, turn};
+use crate::common::{Bench, base, lamadist, scratch, turn};
 use lama_vm::{Stop, Vm};
 use std::time::Duration;
 

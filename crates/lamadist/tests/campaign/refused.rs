@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Bundles that a machine must not take, and places where it cannot put one: `mise run campaign`.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod common;
-
-use common::installed::{ask, healthy, node, reboot};
-use common::updates::{Next, SIGNED, VERSION, Web, judged, slot, standing, tries};
-use common::{Bench, Built, base, scratch, turn};
+use crate::common::installed::{ask, healthy, node, reboot};
+use crate::common::updates::{Next, SIGNED, VERSION, Web, judged, slot, standing, tries};
+use crate::common::{Bench, Built, base, scratch, turn};
 use lama_bundle::make::{self, Content, Seal};
 use lama_bundle::manifest::{About, How};
 use lama_exec::progress::Quiet;

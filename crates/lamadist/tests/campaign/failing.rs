@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! New systems that fail in ways of their own, and what a machine makes of that by itself:
 //! `mise run campaign`. `LAMADIST_FAULTS` (a part of a name) takes those alone.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod common;
-
-use common::installed::{Node, ask, healthy, node, reboot};
-use common::updates::{Next, Web, judged, slot, tries};
-use common::{Bench, base, turn};
+use crate::common::installed::{Node, ask, healthy, node, reboot};
+use crate::common::updates::{Next, Web, judged, slot, tries};
+use crate::common::{Bench, base, turn};
 use lama_vm::{Stop, Vm};
 use std::time::{Duration, Instant};
 

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Updates that the power cuts off: `mise run campaign`. `LAMADIST_SEED` repeats the moments of an
 //! earlier run, `LAMADIST_CUTS` (10) is how many there are.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-mod common;
-
-use common::dice::{Dice, cuts};
-use common::installed::{ask, healthy, node, reboot};
-use common::updates::{Next, SIGNED, Web, judged, slot, tries};
-use common::{Bench, base, turn};
+use crate::common::dice::{Dice, cuts};
+use crate::common::installed::{ask, healthy, node, reboot};
+use crate::common::updates::{Next, SIGNED, Web, judged, slot, tries};
+use crate::common::{Bench, base, turn};
 use lama_vm::{Stop, Vm};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -113,7 +110,8 @@ fn an_update_is_cut_off_at_seeded_moments() {
     let built = base();
     let node = node(built);
     let disk = node.dir.join("disk-0.raw");
-    let bench = Bench::new(built);
+    let mut bench = Bench::new(built);
+    bench.processors = 2;
     let mut dice = Dice::from_environment();
     let count = cuts(10);
 
@@ -147,12 +145,14 @@ fn an_update_is_cut_off_at_seeded_moments() {
         let at: Vec<(f64, String)> = (done..done + now)
             .map(|n| (dice.fraction() * all, format!("cut{n}")))
             .collect();
+        bench.processors = 2;
         bench.copy(&ready, "round");
         let mut vm = bench.boot_copy(&disk, "round");
         healthy(&mut vm);
         update(&mut vm, &url, at.clone(), &bench);
         vm.stop(Stop::Now).unwrap();
         // Two at a time.
+        bench.processors = 1;
         let waiting = Mutex::new(at);
         std::thread::scope(|s| {
             let work = || {
