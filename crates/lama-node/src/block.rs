@@ -198,6 +198,16 @@ fn describe(what: &str, d: &Device) -> String {
     }
 }
 
+/// The GPT name of the partition with this number, as the table has it: what udev knows of it may come
+/// later in a boot.
+///
+/// # Errors
+/// sfdisk(8)'s.
+pub fn name(disk: &str, partition: usize) -> Result<String> {
+    let run = Run::new("sfdisk").args(["--part-label", disk]);
+    run.arg(partition.to_string()).text()
+}
+
 /// Gives the partition with this number another GPT name, also while the disk is in use.
 ///
 /// # Errors

@@ -55,17 +55,15 @@ pub fn repair(machine: &Machine) -> Result<Repaired> {
     };
     let partition = Partition::find(&link)?;
     let mut out = Repaired::default();
-    let devices = block::devices()?;
-    let mut all = devices.iter().flat_map(block::Device::all);
-    let name = all.find(|d| d.path == partition.path);
-    if name.and_then(|p| p.partlabel.as_deref()) == Some(UNFINISHED) {
-        block::set_name(&partition.disk, machine.esp_number(), machine.esp_label())?;
+    let number = machine.esp_number();
+    if block::name(&partition.disk, number)? == UNFINISHED {
+        block::set_name(&partition.disk, number, machine.esp_label())?;
         out.did
             .push("took away the mark of an interrupted installation".to_owned());
     }
     let place = Place {
         disk: &partition.disk,
-        partition: machine.esp_number(),
+        partition: number,
         esp: esp.as_deref(),
         slot,
     };
