@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Cuts that one run of an update gives; more would take it out of its pace.
+/// Cuts that one run of an update gives. Each holds it up while its disk is copied.
 const EACH: usize = 20;
 /// Of so many cuts one is followed until the update is complete.
 const COMPLETED: usize = 5;
