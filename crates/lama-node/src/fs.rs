@@ -213,6 +213,16 @@ pub fn open_rw(path: impl AsRef<Path>, mode: u32) -> Result<File> {
     file.context(format_args!("cannot open {}", path.display()))
 }
 
+/// Opens a device for reading and writing. Where there is none, nothing is made in its place.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_device(path: impl AsRef<Path>) -> Result<File> {
+    let path = path.as_ref();
+    let file = File::options().read(true).write(true).open(path);
+    file.context(format_args!("cannot open {}", path.display()))
+}
+
 /// Renames a file that was written beside its place, and syncs both it and its directory.
 ///
 /// # Errors

@@ -175,7 +175,7 @@ fn make_fs(p: &Partition, device: &Path) -> Result<()> {
 fn copy(from: &Path, to: &Path, size: u64) -> Result<()> {
     let reading = format!("cannot read {}", from.display());
     let writing = format!("cannot write {}", to.display());
-    let (mut source, mut target) = (fs::open(from)?, fs::open_rw(to, 0o600)?);
+    let (mut source, mut target) = (fs::open(from)?, fs::open_device(to)?);
     let mut piece = vec![0; PIECE];
     let (mut done, mut told, mut shown) = (0u64, 0u64, 0u64);
     while done < size {
@@ -221,6 +221,8 @@ mod tests {
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         let data: Vec<u8> = (0..3_500_000u32).map(|n| n as u8).collect();
         fs::write(&a, &data, 0o600).unwrap();
+        assert!(copy(&a, &b, 1).is_err() && !b.exists());
+        fs::write(&b, "", 0o600).unwrap();
         copy(&a, &b, data.len() as u64).unwrap();
         assert!(fs::read(&b).unwrap() == data);
         let e = copy(&a, &b, 4_000_000).unwrap_err();
