@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Cuts that one run of an update gives. Each holds it up while its disk is copied.
-const EACH: usize = 20;
+const EACH: usize = 40;
 /// Of so many cuts one is followed until the update is complete.
 const COMPLETED: usize = 5;
 
@@ -46,7 +46,7 @@ fn update(vm: &mut Vm, url: &str, mut at: Vec<(f64, String)>, bench: &Bench) -> 
             .last()
             .map_or(1.0, |(t, _)| t - start.elapsed().as_secs_f64());
         std::thread::sleep(Duration::from_secs_f64(pause.clamp(0.0, 0.2)));
-        if asked.elapsed() < Duration::from_secs(4) {
+        if asked.elapsed() < Duration::from_secs(8) {
             continue;
         }
         asked = Instant::now();

@@ -240,9 +240,18 @@ impl Bench {
         std::fs::create_dir_all(&to).unwrap();
         let done = Command::new("cp")
             .args(["-a", "--sparse=always", "--reflink=auto", "--"])
+            // The key, too: it is on the disk already who may log in.
             .args(
-                ["disk-0.qcow2", "disk-0.base.json", "vars.fd", "tpm", "uuid"]
-                    .map(|f| from.join(f)),
+                [
+                    "disk-0.qcow2",
+                    "disk-0.base.json",
+                    "vars.fd",
+                    "tpm",
+                    "uuid",
+                    "id_ed25519",
+                    "id_ed25519.pub",
+                ]
+                .map(|f| from.join(f)),
             )
             .arg(&to)
             .status();
