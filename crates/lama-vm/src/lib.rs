@@ -21,6 +21,7 @@ mod console;
 mod disk;
 mod error;
 mod firmware;
+mod mux;
 mod ports;
 mod process;
 mod qemu;

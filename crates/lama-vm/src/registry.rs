@@ -3,7 +3,8 @@
 //!
 //! `ROOT/NAME/` holds `vm.json` (the record), `uuid`, `id_ed25519` and `.pub`, `vars.fd`,
 //! `disk-N.*`, `tpm/`, `smbios-*`, `console.log`, `qemu.log`, `swtpm.log` and the sockets `qmp.sock`,
-//! `console.sock`, `swtpm.sock`. `ROOT/.NAME.lock` is held while a machine is started or ended.
+//! `console.sock`, `swtpm.sock`, `ssh-PID.sock`. `ROOT/.NAME.lock` is held while a machine is started
+//! or ended.
 
 use crate::accel::Accel;
 use crate::config::{Arch, check_name};

@@ -61,7 +61,8 @@ pub(crate) fn make_key(tools: &Tools, dir: &Path) -> Result<()> {
 }
 
 impl Vm {
-    fn ssh_command(&self) -> Result<Cmd> {
+    /// ssh, with all options for this machine.
+    pub(crate) fn ssh_command(&self) -> Result<Cmd> {
         let port = self
             .port(22)
             .ok_or_else(|| Error::Config {
@@ -137,7 +138,7 @@ impl Vm {
         if !input.is_empty() {
             // The guest keeps the time here; a guest that is gone shows in ServerAlive.
             let guarded = format!("timeout {} sh -c {}", time.as_secs().max(1), quote(command));
-            let c = self.ssh_command()?.stdin_bytes(input);
+            let c = self.shared(self.ssh_command()?).stdin_bytes(input);
             let (status, o) = c.args(["root@127.0.0.1", "--", &guarded]).run_any()?;
             let status = status.code().unwrap_or(255);
             return Ok(SshOutput {
@@ -157,9 +158,8 @@ impl Vm {
         let scratch = || tempfile::tempfile().map_err(os("make a temporary file"));
         let (mut out, mut err) = (scratch()?, scratch()?);
         let share = |f: &std::fs::File| f.try_clone().map(Stdio::from).map_err(os("share a file"));
-        let c = self
-            .ssh_command()?
-            .args(["-n", "root@127.0.0.1", "--", command]);
+        let c = self.shared(self.ssh_command()?);
+        let c = c.args(["-n", "root@127.0.0.1", "--", command]);
         let mut run = c.spawn(share(&out)?, share(&err)?)?;
         let end = Instant::now() + time;
         let mut nap = 2;
@@ -245,11 +245,9 @@ impl Vm {
                 heard = (length, Instant::now());
             }
             if self.port(22).is_none_or(greets) {
-                match self.ssh_within("true", b"", Duration::from_secs(60).min(total)) {
-                    Ok(o) if o.ok() => return Ok(()),
-                    Ok(o) => said = String::from_utf8_lossy(&o.stderr).into_owned(),
-                    Err(e @ (Error::Tool(_) | Error::Config { .. })) => return Err(e),
-                    Err(e) => said = e.to_string(),
+                match self.try_ssh(Duration::from_secs(60).min(total))? {
+                    Ok(()) => return Ok(()),
+                    Err(why) => said = why,
                 }
             }
             std::thread::sleep(Duration::from_millis(200));

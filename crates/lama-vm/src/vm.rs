@@ -4,6 +4,7 @@
 use crate::accel::Accel;
 use crate::console::{Console, tail, trouble};
 use crate::error::{Error, Result};
+use crate::mux::Master;
 use crate::qmp::Qmp;
 use crate::registry::{Record, VmInfo};
 use lama_exec::{Running, Tools, fs};
@@ -30,6 +31,8 @@ pub enum Stop {
 /// A machine that has been started. With [`crate::Lifetime::Vm`] it is killed when this is dropped.
 #[derive(Debug)]
 pub struct Vm {
+    /// The connection that commands share; ended before the machine is.
+    pub(crate) master: Option<Master>,
     pub(crate) tools: Tools,
     pub(crate) dir: PathBuf,
     pub(crate) record: Record,
@@ -42,6 +45,7 @@ pub struct Vm {
 impl Vm {
     pub(crate) fn new(tools: Tools, dir: PathBuf, record: Record, held: Vec<Running>) -> Self {
         Self {
+            master: None,
             tools,
             dir,
             record,
