@@ -29,6 +29,8 @@ const FAST: [&str; 5] = [
     "--hash",
     "sha512",
 ];
+/// The slot of a new volume's first key.
+pub const FIRST: &str = "0";
 /// The token that marks a recovery key, as systemd-cryptenroll writes it.
 const RECOVERY: &str = "systemd-recovery";
 const TPM: &str = "systemd-tpm2";
@@ -196,7 +198,8 @@ impl Drop for Secret {
     }
 }
 
-/// Makes a volume that this recovery key opens, with its GPT name as label. Nothing else opens it.
+/// Makes a volume that this recovery key opens, with its GPT name as label. Nothing else opens it, and
+/// [`mark_recovery`] has yet to tell what its one key ([`FIRST`]) is.
 ///
 /// # Errors
 /// cryptsetup's.
@@ -205,13 +208,13 @@ pub fn format(device: &str, label: &str, recovery: &str) -> Result<()> {
     // What systemd-repart(8) takes, too, but for the sectors.
     let run = run.args(["--cipher=aes-xts-plain64", "--key-size=512"]);
     let run = run.arg(format!("--sector-size={SECTOR}"));
-    let run = run.args(["--label", label, "--key-slot=0", "--key-file", "-"]);
+    let run = run.args(["--label", label, "--key-slot", FIRST, "--key-file", "-"]);
     run.args(FAST)
         .arg(device)
         .stdin(recovery)
         .run()
-        .context(format_args!("cannot encrypt {device}"))?;
-    mark_recovery(device, "0", recovery)
+        .context(format_args!("cannot encrypt {device}"))
+        .map(|_| ())
 }
 
 /// Adds a recovery key.
@@ -222,7 +225,7 @@ pub fn add_recovery(device: &str, opener: Opener<'_>, key: &str) -> Result<()> {
     let slot = Header::read(device)?.free_slot().to_string();
     let more = ["--key-slot", &slot].into_iter().chain(FAST);
     add_key(device, opener, key, more).context(format_args!("no recovery key for {device}"))?;
-    mark_recovery(device, &slot, key)
+    mark_recovery(device, &slot, escrow::recipient(key).ok().as_deref())
 }
 
 /// Adds a passphrase, which takes as long to try as cryptsetup(8) thinks fit.
@@ -245,11 +248,14 @@ fn add_key<'a>(
     run.arg(device).arg(new.path()).run().map(|_| ())
 }
 
-/// The token that says which slot a recovery key has.
-fn mark_recovery(device: &str, slot: &str, key: &str) -> Result<()> {
+/// Writes the token that says which slot a recovery key has, and who its [recipient](escrow::recipient)
+/// is. Without that the key opens the disk all the same, but no copies of secrets.
+///
+/// # Errors
+/// cryptsetup's.
+pub fn mark_recovery(device: &str, slot: &str, recipient: Option<&str>) -> Result<()> {
     let mut token = serde_json::json!({ "type": RECOVERY, "keyslots": [slot] });
-    // Without it the key opens the disk all the same, but no copies of secrets.
-    if let Ok(r) = escrow::recipient(key) {
+    if let Some(r) = recipient {
         token["lamadist-recipient"] = r.into();
     }
     Run::new("cryptsetup")

@@ -9,6 +9,7 @@
 
 pub mod answers;
 pub mod console;
+pub mod copy;
 pub mod mount;
 pub mod plan;
 pub mod recovery;
@@ -20,11 +21,12 @@ use crate::block::{self, Device, UNFINISHED};
 use crate::kernel::{Cmdline, Slot};
 use crate::loader::{self, Loader};
 use crate::luks;
-use crate::machine::Machine;
+use crate::machine::{Machine, Partition, Role};
 use crate::run::Run;
 use crate::update::judge::boot_id;
 use crate::{Error, Result, fs, ids};
 use answers::{Answers, Finish};
+use copy::Ahead;
 use mount::Mounted;
 use plan::Plan;
 use repart::Blocks;
@@ -168,6 +170,13 @@ impl Installer {
         let esp = ids::random()?;
         let mut notes = Vec::new();
 
+        let is_root = |p: &&Partition| p.role == Role::Root && p.slot.as_deref() == Some("a");
+        let encrypted = self.machine.layout.iter().filter(|p| p.encrypted);
+        let (first, others): (Vec<_>, Vec<_>) = encrypted.partition(is_root);
+        // systemd-repart copies what is not encrypted.
+        let root = first.first().map(|_| Ahead::read(&self.source.root));
+        let mut root = root.transpose()?;
+
         say(&format!("Marking {disk} as being installed"));
         self.mark(disk)?;
         say("Partitioning");
@@ -176,23 +185,26 @@ impl Installer {
 
         say("Encrypting, copying and writing the boot files");
         let recovery = recovery::generate()?;
-        let volumes = Volumes::new(&recovery, lock, passphrase, &self.source.root);
+        let volumes = Volumes::new(&recovery, lock, passphrase);
         // All at once: keys wait for the TPM most of the time, files for the disk, and the root for
         // a processor. None of these files is one that firmware starts.
         std::thread::scope(|s| {
-            let encrypted = self.machine.layout.iter().filter(|p| p.encrypted);
-            let mut all: Vec<_> = encrypted
-                .map(|p| {
-                    let device = by_uuid(&ids::partition(&esp, &p.label));
-                    let volumes = &volumes;
-                    s.spawn(move || volumes.make(p, &device))
-                })
-                .collect();
-            all.push(s.spawn(|| {
+            let files = s.spawn(|| {
                 let target = target_esp(&esp)?;
                 self.boot_files(target.at())?;
                 target.close()
-            }));
+            });
+            let device = |p: &Partition| by_uuid(&ids::partition(&esp, &p.label));
+            let mut all = vec![files];
+            // The one that is copied to takes longest, so nothing else is made before it.
+            for p in first {
+                let (new, root, volumes) = (volumes.make(p, device(p))?, root.take(), &volumes);
+                all.push(s.spawn(move || volumes.finish(new, root)));
+            }
+            for p in others {
+                let (device, volumes) = (device(p), &volumes);
+                all.push(s.spawn(move || volumes.finish(volumes.make(p, device)?, None)));
+            }
             // The first error is the one to be told; the others come to their end meanwhile.
             let ended: Vec<_> = all.into_iter().map(|t| t.join()).collect();
             ended.into_iter().try_for_each(|r| {

@@ -5,24 +5,17 @@
 //! on most: eight times as many pieces to encrypt as with [`luks::SECTOR`]. And it does one thing after
 //! the other, where the TPM is waited for as well as the disk.
 
-use crate::error::{Context, Result};
-use crate::install::{say, source};
+use crate::error::{Context, Error, Result};
+use crate::install::copy::Ahead;
 use crate::luks::{self, Opener};
 use crate::machine::{Machine, Partition, Role};
 use crate::run::Run;
-use crate::{Error, fs};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use crate::secret::escrow;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// What volumes are called while they are open here, before their GPT name.
 const PREFIX: &str = "lamadist-install-";
-/// Bytes that are copied at once.
-const PIECE: usize = 1 << 20;
-/// Bytes after which the kernel is told to write: it would wait for much more by itself.
-const BEHIND: u64 = 8 << 20;
 
 /// How volumes are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,41 +34,75 @@ pub struct Volumes<'a> {
     pub lock: Lock,
     /// The passphrase where it is one.
     pub passphrase: Option<&'a str>,
-    /// What slot A's root is copied from.
-    pub root: &'a Path,
+    /// Who copies of secrets are encrypted to; asked for once.
+    recipient: OnceLock<Option<String>>,
     /// The TPM does one thing at a time, and a passphrase takes much memory.
     one: Mutex<()>,
 }
 
+/// A new volume, open.
+pub struct New<'a> {
+    partition: &'a Partition,
+    device: String,
+    open: Open,
+}
+
 impl<'a> Volumes<'a> {
     /// With these.
-    pub fn new(recovery: &'a str, lock: Lock, passphrase: Option<&'a str>, root: &'a Path) -> Self {
+    pub fn new(recovery: &'a str, lock: Lock, passphrase: Option<&'a str>) -> Self {
         Self {
             recovery,
             lock,
             passphrase,
-            root,
+            recipient: OnceLock::new(),
             one: Mutex::new(()),
         }
     }
 
-    /// Makes one of them. Sees that it opens by both of its keys; it is closed afterwards.
+    /// Makes one of them. It is opened by the recovery key, so that is known to do it.
+    ///
+    /// # Errors
+    /// cryptsetup's.
+    pub fn make<'p>(&self, partition: &'p Partition, device: String) -> Result<New<'p>> {
+        let label = &partition.label;
+        let make = || {
+            luks::format(&device, label, self.recovery)?;
+            Open::new(&device, label, self.recovery)
+        };
+        let open = make().context(format_args!("volume {label}"))?;
+        Ok(New {
+            partition,
+            device,
+            open,
+        })
+    }
+
+    /// Fills it with the root where there is one to copy, or else as its role is, and sees that it
+    /// opens by the machine's key, too. It is closed afterwards.
     ///
     /// # Errors
     /// cryptsetup's, systemd-cryptenroll's, mkfs's; the root cannot be read, or not be written.
-    pub fn make(&self, p: &Partition, device: &str) -> Result<()> {
-        luks::format(device, &p.label, self.recovery)?;
-        // Both work on the same header, which cryptsetup locks.
+    pub fn finish(&self, new: New<'_>, root: Option<Ahead>) -> Result<()> {
+        let (p, device) = (new.partition, new.device);
+        // One works on the header, the other behind it.
         std::thread::scope(|s| {
-            let sealing = s.spawn(|| self.seal(device));
-            let filled = self.fill(p, device);
+            let sealing = s.spawn(|| self.seal(&device));
+            let filled = match (root, p.role) {
+                (Some(root), _) => root.write(&new.open.path()),
+                (None, Role::Var) => make_fs(p, &new.open.path()),
+                _ => Ok(()),
+            };
             let panicked = |_| Err(Error::new("sealing came to no end"));
-            sealing.join().unwrap_or_else(panicked).and(filled)
+            let sealed = sealing.join().unwrap_or_else(panicked);
+            sealed.and(filled).and_then(|()| new.open.close())
         })
         .context(format_args!("volume {}", p.label))
     }
 
     fn seal(&self, device: &str) -> Result<()> {
+        let recipient = || escrow::recipient(self.recovery).ok();
+        let recipient = self.recipient.get_or_init(recipient).as_deref();
+        luks::mark_recovery(device, luks::FIRST, recipient)?;
         let opener = Opener::Key(self.recovery);
         // What another thread left in a panic is no secret of this one's.
         let _one = self.one.lock().unwrap_or_else(|e| e.into_inner());
@@ -89,20 +116,6 @@ impl<'a> Volumes<'a> {
                 luks::check(device, Opener::Tpm)
             }
         }
-    }
-
-    /// Opened by the recovery key, so that is known to do it.
-    fn fill(&self, p: &Partition, device: &str) -> Result<()> {
-        let volume = Open::new(device, &p.label, self.recovery)?;
-        match p.role {
-            Role::Root if p.slot.as_deref() == Some("a") => {
-                let size = source::bytes(self.root)?;
-                copy(self.root, &volume.path(), size)?;
-            }
-            Role::Var => make_fs(p, &volume.path())?,
-            _ => (),
-        }
-        volume.close()
     }
 }
 
@@ -169,68 +182,4 @@ fn make_fs(p: &Partition, device: &Path) -> Result<()> {
         .run()
         .context("cannot make the file system")
         .map(|_| ())
-}
-
-/// Copies a block device onto another, and says how far it is.
-fn copy(from: &Path, to: &Path, size: u64) -> Result<()> {
-    let reading = format!("cannot read {}", from.display());
-    let writing = format!("cannot write {}", to.display());
-    let (mut source, mut target) = (fs::open(from)?, fs::open_device(to)?);
-    let mut piece = vec![0; PIECE];
-    let (mut done, mut told, mut shown) = (0u64, 0u64, 0u64);
-    while done < size {
-        let n = source.read(&mut piece).context(&reading)?;
-        let Some(data) = piece.get(..n).filter(|d| !d.is_empty()) else {
-            return Err(Error::new(format!(
-                "{} ends after {done} of {size} bytes",
-                from.display()
-            )));
-        };
-        target.write_all(data).context(&writing)?;
-        done = done.saturating_add(n as u64);
-        if done.saturating_sub(told) >= BEHIND {
-            begin_writing(&target, told, done.saturating_sub(told));
-            told = done;
-        }
-        let quarter = done.saturating_mul(4) / size;
-        if quarter > shown {
-            shown = quarter;
-            say(&format!("{} % of the root is copied", shown * 25));
-        }
-    }
-    target.sync_all().context(writing)
-}
-
-/// Lets the kernel begin to write these bytes of a file. It would do so later by itself.
-fn begin_writing(file: &File, at: u64, len: u64) {
-    if let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) {
-        // SAFETY: a plain system call on an open descriptor.
-        unsafe {
-            libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_is_whole_or_says_why_it_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        let data: Vec<u8> = (0..3_500_000u32).map(|n| n as u8).collect();
-        fs::write(&a, &data, 0o600).unwrap();
-        assert!(copy(&a, &b, 1).is_err() && !b.exists());
-        fs::write(&b, "", 0o600).unwrap();
-        copy(&a, &b, data.len() as u64).unwrap();
-        assert!(fs::read(&b).unwrap() == data);
-        let e = copy(&a, &b, 4_000_000).unwrap_err();
-        assert!(
-            e.to_string()
-                .ends_with("a ends after 3500000 of 4000000 bytes"),
-            "{e}"
-        );
-        assert!(copy(&a, Path::new("/dev/full"), 1 << 20).is_err());
-    }
 }
