@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A block device copied onto another one: one thread reads, and may begin before there is anywhere to
-//! write; another writes, which encrypts where the target is a volume that does so at once.
+//! write; another writes. Both past the page cache (open(2), `O_DIRECT`), which nobody needs to hold what
+//! is read once, and which costs several times what the disks do where the processor is slow.
 
 use crate::error::{Context, Error, Result};
 use crate::fs;
@@ -8,23 +9,24 @@ use crate::install::{say, source};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-/// Bytes that are copied at once.
-const PIECE: usize = 1 << 20;
+/// Bytes that are copied at once: enough for all processors to encrypt some.
+const PIECE: usize = 4 << 20;
 /// Pieces that are read ahead: what a machine with little memory can spare.
-const PIECES: usize = 64;
-/// Bytes after which the kernel is told to write: it would wait for much more by itself.
-const BEHIND: u64 = 8 << 20;
+const PIECES: usize = 16;
+/// What memory and offsets are multiples of where the page cache is passed: the largest sector.
+const ALIGNED: usize = 4096;
 
 /// What is read of a device, ahead of whoever writes it. Dropping it ends the reading.
 pub struct Ahead {
     from: PathBuf,
     size: u64,
-    full: Receiver<Vec<u8>>,
-    empty: Sender<Vec<u8>>,
+    full: Receiver<Piece>,
+    empty: Sender<Piece>,
     reader: JoinHandle<Result<()>>,
 }
 
@@ -40,8 +42,7 @@ impl Ahead {
     /// Begins to read the first so many bytes of a device or file.
     fn first(from: &Path, size: u64) -> Result<Self> {
         let file = fs::open(from)?;
-        // SAFETY: a plain system call on an open descriptor; it is advice.
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_SEQUENTIAL) };
+        direct(&file, size);
         let (filled, full) = sync_channel(PIECES);
         let (empty, emptied) = channel();
         let path = from.to_owned();
@@ -64,16 +65,13 @@ impl Ahead {
     pub fn write(self, to: &Path) -> Result<()> {
         let writing = format!("cannot write {}", to.display());
         let mut target = fs::open_device(to)?;
-        let (mut done, mut told, mut shown) = (0u64, 0u64, 0u64);
+        direct(&target, self.size);
+        let (mut done, mut shown) = (0u64, 0u64);
         for piece in &self.full {
-            target.write_all(&piece).context(&writing)?;
-            done = done.saturating_add(piece.len() as u64);
+            target.write_all(piece.data()).context(&writing)?;
+            done = done.saturating_add(piece.length as u64);
             // The reader may be done already.
             let _ = self.empty.send(piece);
-            if done.saturating_sub(told) >= BEHIND {
-                begin_writing(&target, told, done.saturating_sub(told));
-                told = done;
-            }
             let quarter = done.saturating_mul(4) / self.size.max(1);
             if quarter > shown {
                 shown = quarter;
@@ -92,19 +90,48 @@ impl Ahead {
     }
 }
 
+/// Memory for what is copied at once.
+struct Piece {
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Piece {
+    fn new() -> Self {
+        let memory = vec![0; PIECE + ALIGNED];
+        let start = memory.as_ptr().align_offset(ALIGNED).min(ALIGNED);
+        Self {
+            memory,
+            start,
+            length: 0,
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.length]
+    }
+
+    /// Fills it by one read of at most so many bytes.
+    fn fill(&mut self, from: &mut File, most: u64) -> std::io::Result<()> {
+        let most = usize::try_from(most).map_or(PIECE, |m| m.min(PIECE));
+        self.length = from.read(&mut self.memory[self.start..self.start + most])?;
+        Ok(())
+    }
+}
+
 /// Reads until it has all, the file ends, or nobody takes it any more.
 fn read(
     mut file: File,
     size: u64,
-    filled: &SyncSender<Vec<u8>>,
-    emptied: &Receiver<Vec<u8>>,
+    filled: &SyncSender<Piece>,
+    emptied: &Receiver<Piece>,
 ) -> std::io::Result<()> {
     let mut left = size;
     while left > 0 {
-        let mut piece = emptied.try_recv().unwrap_or_default();
-        piece.resize(usize::try_from(left).map_or(PIECE, |l| l.min(PIECE)), 0);
-        let n = file.read(&mut piece)?;
-        piece.truncate(n);
+        let mut piece = emptied.try_recv().unwrap_or_else(|_| Piece::new());
+        piece.fill(&mut file, left)?;
+        let n = piece.length;
         left = left.saturating_sub(n as u64);
         if n == 0 || filled.send(piece).is_err() {
             break;
@@ -113,12 +140,16 @@ fn read(
     Ok(())
 }
 
-/// Lets the kernel begin to write these bytes of a file. It would do so later by itself.
-fn begin_writing(file: &File, at: u64, len: u64) {
-    if let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) {
-        // SAFETY: a plain system call on an open descriptor.
+/// Passes the page cache from here on, where a block device can, and so much is whole sectors.
+fn direct(file: &File, size: u64) {
+    let device = file
+        .metadata()
+        .is_ok_and(|m| m.file_type().is_block_device());
+    if device && size % ALIGNED as u64 == 0 {
+        // SAFETY: plain system calls on an open descriptor. One that refuses stays as it is.
         unsafe {
-            libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE);
+            let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
+            libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags | libc::O_DIRECT);
         }
     }
 }
@@ -131,17 +162,17 @@ mod tests {
     fn a_copy_is_whole_or_says_why_it_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        let data: Vec<u8> = (0..3_500_000u32).map(|n| n as u8).collect();
+        let data: Vec<u8> = (0..9_500_000u32).map(|n| n as u8).collect();
         fs::write(&a, &data, 0o600).unwrap();
         let copy = |size, to: &Path| Ahead::first(&a, size)?.write(to);
         assert!(copy(1, &b).is_err() && !b.exists());
         fs::write(&b, "", 0o600).unwrap();
         copy(data.len() as u64, &b).unwrap();
         assert!(fs::read(&b).unwrap() == data);
-        let e = copy(4_000_000, &b).unwrap_err();
+        let e = copy(10_000_000, &b).unwrap_err();
         assert!(
             e.to_string()
-                .ends_with("a ends after 3500000 of 4000000 bytes"),
+                .ends_with("a ends after 9500000 of 10000000 bytes"),
             "{e}"
         );
         assert!(copy(1 << 20, Path::new("/dev/full")).is_err());

@@ -140,9 +140,6 @@ impl Open {
     fn new(device: &str, label: &str, key: &str) -> Result<Self> {
         let name = format!("{PREFIX}{label}");
         let run = Run::new("cryptsetup").args(["open", "--type=luks2", "--batch-mode"]);
-        // Each is written by one process, from one place to the other: who writes encrypts, and hands
-        // nothing to the kernel's queues.
-        let run = run.args(["--perf-no_read_workqueue", "--perf-no_write_workqueue"]);
         let run = run.args(["--disable-external-tokens", "--key-file", "-"]);
         run.args([device, &name]).stdin(key).run()?;
         Ok(Self(name))
