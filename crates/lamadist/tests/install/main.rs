@@ -117,9 +117,11 @@ fn an_installed_machine_is_encrypted_verified_and_itself() {
     let table: String = labels.map(|l| format!("size=64MiB, name={l}\\n")).concat();
     ask(
         &vm,
-        &format!("printf 'label: gpt\n{table}' | sfdisk -q /dev/disk/by-id/virtio-other"),
+        &format!(
+            "printf 'label: gpt\n{table}' | sfdisk -q /dev/disk/by-id/virtio-other && \
+             udevadm settle && mkfs.ext4 -q /dev/disk/by-id/virtio-other-part6"
+        ),
     );
-    ask(&vm, "mkfs.ext4 -q /dev/disk/by-id/virtio-other-part6");
     let foreign = foreign_addon(&hosts());
     vm.put("/run/foreign.efi", &foreign).unwrap();
     ask(
