@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Bench, Built, image, turn};
+use common::{Bench, Built, image, turn, well};
 use lama_image::index::Kind;
 
 fn fs_json(path: &std::path::Path) -> serde_json::Value {
@@ -93,9 +93,7 @@ fn runs(built: &Built, name: &str) -> (Bench, lama_vm::Vm) {
     let bench = Bench::new(built);
     let mut vm = bench.boot(name, &built.file(Kind::Disk));
     vm.wait_ssh(None).unwrap();
-    let state = vm.ssh("systemctl is-system-running --wait").unwrap().text();
-    let failed = vm.ssh_ok("systemctl --failed --no-legend --plain").unwrap();
-    assert_eq!((state.as_str(), failed.as_str()), ("running", ""), "{name}");
+    well(&vm);
     let node = vm.ssh_ok("lama-node --help").unwrap();
     assert!(node.contains("lama-node COMMAND"), "{node}");
     (bench, vm)
@@ -144,6 +142,16 @@ fn dev_logs_in_on_the_console() {
         .ssh_ok("systemctl list-units --no-legend --plain --state=active '*getty@*'")
         .unwrap();
     assert!(!getty.is_empty(), "nobody can log in on the console");
+    // Nothing takes the terminals from the shells that have them.
+    let terminals = "getty@tty1 serial-getty@ttyS0";
+    let restarts = format!("systemctl show --value -P NRestarts {terminals}");
+    assert_eq!(vm.ssh_ok(&restarts).unwrap(), "0\n\n0");
+    let shells = vm.ssh_ok("ps -o tty= -C bash | sort -u").unwrap();
+    let shells: Vec<&str> = shells.split_whitespace().collect();
+    assert!(
+        ["tty1", "ttyS0"].iter().all(|t| shells.contains(t)),
+        "{shells:?}"
+    );
     for program in ["gdb", "strace", "tcpdump"] {
         vm.ssh_ok(&format!("command -v {program}")).unwrap();
     }

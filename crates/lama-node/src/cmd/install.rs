@@ -115,12 +115,20 @@ fn console(text: &str) -> Result<()> {
         .context(what)
 }
 
-/// Starts the dialogue on every console.
+/// Starts the dialogue on every console where nobody can log in. Where somebody can, the two would
+/// take the terminal from each other (`TTYVHangup=`, systemd.exec(5)) as often as systemd restarts them.
 fn consoles() -> Result<()> {
     let active = fs::line("/sys/class/tty/console/active").unwrap_or_default();
     for tty in active.split_whitespace() {
         // tty0 is whatever is in front.
         let tty = if tty == "tty0" { "tty1" } else { tty };
+        let logins = ["getty", "serial-getty"].map(|name| format!("{name}@{tty}.service"));
+        // Succeeds where one of them is.
+        let is_active = Run::new("systemctl").args(["is-active", "--quiet"]);
+        if is_active.args(logins).any()?.status.success() {
+            println!("{tty} has a login: `lama-node install --ask` there installs");
+            continue;
+        }
         let unit = format!("lamadist-installer@{tty}.service");
         Run::new("systemctl")
             .args(["--no-block", "start", &unit])
