@@ -17,17 +17,24 @@ pub fn line(text: &str) -> String {
     words.join(" ").chars().take(500).collect()
 }
 
-/// What `systemctl --failed --plain --no-legend` says; our own unit, which runs this, is passed over.
+/// What `systemctl --failed --plain --no-legend` says. Passed over are our own unit, which runs this,
+/// and logins: their scope fails where the connection breaks before they are complete
+/// (systemd.scope(5)), which anybody's network can do and says nothing about the machine.
 pub fn failed_units(text: &str) -> Answer {
     let units: Vec<&str> = text
         .lines()
         .filter_map(|l| l.split_whitespace().next())
-        .filter(|u| *u != "lamadist-health.service")
+        .filter(|u| *u != "lamadist-health.service" && !login(u))
         .collect();
     if units.is_empty() {
         return (Verdict::Ok, "no unit has failed".to_owned());
     }
     (Verdict::Failed, format!("failed: {}", units.join(", ")))
+}
+
+/// Whether a unit is that of a session by systemd-logind, session-NUMBER.scope.
+fn login(unit: &str) -> bool {
+    unit.starts_with("session-") && unit.ends_with(".scope")
 }
 
 /// What `systemctl is-system-running` says. That units failed is another check's.
@@ -91,6 +98,10 @@ mod tests {
     fn systemctl() {
         assert_eq!(failed_units("").0, Verdict::Ok);
         assert_eq!(failed_units("lamadist-health.service x\n").0, Verdict::Ok);
+        assert_eq!(
+            failed_units("session-c1.scope loaded failed\n").0,
+            Verdict::Ok
+        );
         let (v, why) = failed_units("a.service loaded failed failed A\nb.mount loaded failed\n");
         assert_eq!(
             (v, why.as_str()),
