@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Bench, base, turn};
+use common::{Bench, base, turn, well};
 use lama_image::index::Kind;
 use std::time::Duration;
 
@@ -18,10 +18,7 @@ fn the_medium_boots_verified_and_forgets() {
     vm.wait_ssh(None).unwrap();
     let ask = |vm: &lama_vm::Vm, command: &str| vm.ssh_ok(command).unwrap();
 
-    // `--wait` waits until the boot is over.
-    let state = vm.ssh("systemctl is-system-running --wait").unwrap().text();
-    let failed = ask(&vm, "systemctl --failed --no-legend --plain");
-    assert_eq!((state.as_str(), failed.as_str()), ("running", ""));
+    well(&vm);
 
     let secure = ask(
         &vm,

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Bench, Built, base, lamadist, turn};
+use common::{Bench, Built, base, lamadist, turn, well};
 use lama_image::index::Kind;
 use std::path::Path;
 use std::process::Output;
@@ -168,9 +168,7 @@ fn an_addon_of_ours_names_the_machine_and_a_foreign_one_does_not() {
     let mut vm = bench.boot("host", &disk);
     vm.wait_ssh(None).unwrap();
     let ask = |vm: &lama_vm::Vm, command: &str| vm.ssh_ok(command).unwrap();
-    let state = vm.ssh("systemctl is-system-running --wait").unwrap().text();
-    let failed = ask(&vm, "systemctl --failed --no-legend --plain");
-    assert_eq!((state.as_str(), failed.as_str()), ("running", ""));
+    well(&vm);
     assert_eq!(ask(&vm, "hostname"), "nas");
     let cmdline = ask(&vm, "cat /proc/cmdline");
     let answer = "lamadist.install.recovery-show=no";

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Bench, Built, PATIENCE, base, cache, lamadist, scratch, turn, within};
+use common::{Bench, Built, PATIENCE, base, cache, lamadist, scratch, turn, well, within};
 use lama_image::index::{Index, Kind};
 use lama_image::pe;
 use lama_tree::{Blob, Tree, read_tar};
@@ -115,8 +115,7 @@ fn a_root_as_bitbake_leaves_it_boots() {
     let bench = Bench::new(&imported);
     let mut vm = bench.boot("imported", &imported.file(Kind::Disk));
     vm.wait_ssh(None).unwrap();
-    let state = vm.ssh("systemctl is-system-running --wait").unwrap().text();
-    assert_eq!(state, "running");
+    well(&vm);
     let status = vm.ssh_ok("dmsetup table root").unwrap();
     assert!(status.contains(&imported.index.root_hash), "{status}");
     vm.stop(lama_vm::Stop::Now).unwrap();

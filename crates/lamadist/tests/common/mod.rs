@@ -170,6 +170,23 @@ impl Drop for Turn {
     }
 }
 
+/// Waits until the boot is over; no unit may have failed.
+pub fn well(vm: &Vm) {
+    let state = vm.ssh("systemctl is-system-running --wait").unwrap().text();
+    let failed = vm.ssh_ok("systemctl --failed --no-legend --plain").unwrap();
+    if state == "running" && failed.is_empty() {
+        return;
+    }
+    let units = failed.lines().filter_map(|l| l.split_whitespace().next());
+    let units: Vec<String> = units.map(|u| format!("-u {u}")).collect();
+    let journal = format!(
+        "journalctl -b --no-pager -o short-monotonic {}",
+        units.join(" ")
+    );
+    let said = vm.ssh(&format!("{journal} | tail -n 60")).unwrap().text();
+    panic!("it is {state}\n{failed}\n{said}");
+}
+
 /// A machine's folder and registry, removed afterwards.
 pub struct Bench {
     dir: tempfile::TempDir,
