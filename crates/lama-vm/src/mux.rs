@@ -3,12 +3,14 @@
 //! guest needs a second and more for each key exchange and login.
 
 use crate::error::{Error, Result};
+use crate::start::keeper;
 use crate::vm::Vm;
 use lama_exec::{Cmd, Running, fs};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The connection. Dropping it ends it.
@@ -16,7 +18,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Master {
     running: Running,
     said: File,
-    /// Where it waits for commands.
+    /// Where it waits for commands, in the machine's directory.
+    name: String,
     socket: PathBuf,
 }
 
@@ -26,10 +29,13 @@ impl Master {
     /// # Errors
     /// ssh cannot be started.
     fn start(vm: &Vm) -> Result<Self> {
-        let socket = name();
+        // Other processes may look at the machine, too, and this one more than once.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ssh-{}-{count}.sock", std::process::id());
         // What one leaves behind that was killed would keep the next from listening.
-        let path = vm.dir().join(&socket);
-        fs::remove_file(&path)?;
+        let socket = vm.dir().join(&name);
+        fs::remove_file(&socket)?;
         let os = |source| Error::Os {
             name: vm.name().into(),
             action: "make a temporary file",
@@ -38,11 +44,12 @@ impl Master {
         let said = tempfile::tempfile().map_err(os)?;
         let to = said.try_clone().map_err(os)?;
         let c = vm.ssh_command()?;
-        let c = c.args(["-M", "-S", &socket, "-N", "-n", "root@127.0.0.1"]);
+        let c = c.args(["-M", "-S", &name, "-N", "-n", "root@127.0.0.1"]);
         Ok(Self {
-            running: c.spawn(Stdio::null(), to.into())?,
+            running: keeper(move || c.spawn(Stdio::null(), to.into()))?,
             said,
-            socket: path,
+            name,
+            socket,
         })
     }
 
@@ -74,21 +81,13 @@ impl Drop for Master {
     }
 }
 
-/// Its name in the machine's directory, which other processes may look at, too.
-fn name() -> String {
-    format!("ssh-{}.sock", std::process::id())
-}
-
 impl Vm {
     /// Lets a command go by the shared connection, where there is one.
     pub(crate) fn shared(&self, c: Cmd) -> Cmd {
-        match self
-            .master
-            .as_ref()
-            .map(|m| fs::symlink_metadata(&m.socket).is_ok())
-        {
-            Some(true) => c.args(["-S", &name(), "-o", "ControlMaster=no"]),
-            _ => c,
+        let there = |m: &&Master| fs::symlink_metadata(&m.socket).is_ok();
+        match self.master.as_ref().filter(there) {
+            Some(m) => c.args(["-S", &m.name, "-o", "ControlMaster=no"]),
+            None => c,
         }
     }
 

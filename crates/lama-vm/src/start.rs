@@ -288,7 +288,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs `start` on a thread that lives as long as this process. A child is killed with the *thread*
 /// that started it (PR_SET_PDEATHSIG), and a machine shared by tests must outlive one test's thread.
-fn keeper(
+pub(crate) fn keeper(
     start: impl FnOnce() -> std::result::Result<Running, ToolError> + Send + 'static,
 ) -> std::result::Result<Running, ToolError> {
     static KEEPER: OnceLock<Mutex<Sender<Job>>> = OnceLock::new();
