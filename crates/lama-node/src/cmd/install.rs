@@ -79,7 +79,10 @@ fn go(mode: &Mode) -> Result<()> {
         return Ok(());
     }
     let passphrase = credential("lamadist.install.passphrase")?;
-    let passphrase = passphrase.as_deref().map(str::trim_end);
+    // An editor ends a file with one.
+    let passphrase = passphrase
+        .as_deref()
+        .map(|p| p.trim_end_matches(['\r', '\n']));
     if installer.answers.without_tpm {
         let p = passphrase.ok_or_else(|| {
             Error::new("there is no passphrase for a machine without TPM")

@@ -31,6 +31,11 @@ impl<R: BufRead, W: Write> Console<R, W> {
     }
 
     fn ask(&mut self, question: &str) -> Result<String> {
+        self.line(question).map(|l| l.trim().to_owned())
+    }
+
+    /// An answer with all its white space but the line's end.
+    fn line(&mut self, question: &str) -> Result<String> {
         self.show(question)?;
         let mut line = Vec::new();
         let mut limited = std::io::Read::take(&mut self.input, LINE as u64);
@@ -40,7 +45,8 @@ impl<R: BufRead, W: Write> Console<R, W> {
         if n == 0 {
             return Err(Error::new("the console was closed; nothing was written"));
         }
-        Ok(String::from_utf8_lossy(&line).trim().to_owned())
+        let line = String::from_utf8_lossy(&line);
+        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
     }
 
     /// Leads through an installation.
@@ -54,6 +60,8 @@ impl<R: BufRead, W: Write> Console<R, W> {
         );
         self.show(&head)?;
         self.ask("\n  Press Enter to install it on this machine. ")?;
+        // Whoever came here by another console may have installed meanwhile.
+        i.look()?;
         let lock = self.protection(&mut i)?;
         let plan = self.plan(&mut i)?;
         let passphrase = match lock {
@@ -147,12 +155,12 @@ impl<R: BufRead, W: Write> Console<R, W> {
     fn passphrase(&mut self) -> Result<String> {
         loop {
             let _quiet = Quiet::new();
-            let one = self.ask("\n  Passphrase that opens the disk at every boot: ")?;
+            let one = self.line("\n  Passphrase that opens the disk at every boot: ")?;
             if let Err(e) = strong_enough(&one) {
                 self.show(&format!("\n  {e}.\n"))?;
                 continue;
             }
-            if self.ask("\n  The same again: ")? == one {
+            if self.line("\n  The same again: ")? == one {
                 self.show("\n")?;
                 return Ok(one);
             }
@@ -212,6 +220,8 @@ mod tests {
         assert_eq!(c.ask("? ").unwrap(), "a b");
         assert!(c.ask("? ").is_err());
         assert_eq!(c.output, b"? ? ");
+        let mut c = Console::new(&b" four words and blanks \r\n"[..], Vec::new());
+        assert_eq!(c.line("? ").unwrap(), " four words and blanks ");
         assert!(strong_enough("short").is_err() && strong_enough("long enough it is").is_ok());
     }
 }

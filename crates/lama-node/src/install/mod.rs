@@ -31,6 +31,7 @@ use mount::Mounted;
 use plan::Plan;
 use repart::Blocks;
 use source::Source;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use volume::{Lock, Volumes};
 
@@ -63,6 +64,8 @@ pub struct Prepared {
     saved: Option<String>,
     /// What somebody should know.
     notes: Vec<String>,
+    /// Nobody else installs before this is done with.
+    _turn: fs::Lock,
 }
 
 impl Installer {
@@ -76,15 +79,13 @@ impl Installer {
             return Err(Error::new("this is not the live system of a medium")
                 .hint("boot the medium to install from it"));
         }
-        // Disks that are still being found.
-        Run::new("udevadm").args(["settle", "--timeout=30"]).run()?;
         let machine = Machine::read()?;
         // Nobody's while nobody installs; a disk in use would be refused.
         if let Ok(_lock) = alone() {
             mount::unmount_left(ESP)?;
             volume::close_left(&machine)?;
         }
-        let devices = block::devices()?;
+        let devices = look()?;
         let source = Source::find(&cmdline, &devices)?;
         let mut answers = Answers::default();
         if let Some(m) = source.medium() {
@@ -110,6 +111,15 @@ impl Installer {
             devices,
             answers,
         })
+    }
+
+    /// Looks for disks anew.
+    ///
+    /// # Errors
+    /// lsblk's.
+    pub fn look(&mut self) -> Result<()> {
+        self.devices = look()?;
+        Ok(())
     }
 
     /// The disks that might be installed to.
@@ -165,17 +175,22 @@ impl Installer {
     /// # Errors
     /// Whatever goes wrong; the disk is marked as unfinished then.
     pub fn prepare(&self, plan: &Plan, lock: Lock, passphrase: Option<&str>) -> Result<Prepared> {
-        let _lock = alone()?;
+        let turn = alone()?;
+        same(&plan.disk, &look()?)?;
         let disk = plan.disk.path.as_str();
         let esp = ids::random()?;
         let mut notes = Vec::new();
+        let recovery = recovery::generate()?;
+        let volumes = Volumes::new(&recovery, lock, passphrase)?;
 
         let is_root = |p: &&Partition| p.role == Role::Root && p.slot.as_deref() == Some("a");
         let encrypted = self.machine.layout.iter().filter(|p| p.encrypted);
         let (first, others): (Vec<_>, Vec<_>) = encrypted.partition(is_root);
         // systemd-repart copies what is not encrypted.
-        let root = first.first().map(|_| Ahead::read(&self.source.root));
-        let mut root = root.transpose()?;
+        let ahead = || first.first().map(|_| Ahead::read(&self.source.root));
+        // cryptsetup measures how much work a passphrase is going to be: nothing runs beside that.
+        let quiet = lock == Lock::Passphrase;
+        let early = if quiet { None } else { ahead().transpose()? };
 
         say(&format!("Marking {disk} as being installed"));
         self.mark(disk)?;
@@ -184,8 +199,16 @@ impl Installer {
         Run::new("udevadm").args(["settle", "--timeout=30"]).run()?;
 
         say("Encrypting, copying and writing the boot files");
-        let recovery = recovery::generate()?;
-        let volumes = Volumes::new(&recovery, lock, passphrase);
+        let device = |p: &Partition| by_uuid(&ids::partition(&esp, &p.label));
+        let mut made = Vec::new();
+        for p in first.iter().chain(&others).copied().filter(|_| quiet) {
+            made.push(volumes.make(p, device(p))?);
+        }
+        let mut made = made.into_iter();
+        let mut root = match early {
+            Some(root) => Some(root),
+            None => ahead().transpose()?,
+        };
         // All at once: keys wait for the TPM most of the time, files for the disk, and the root for
         // a processor. None of these files is one that firmware starts.
         std::thread::scope(|s| {
@@ -194,16 +217,20 @@ impl Installer {
                 self.boot_files(target.at())?;
                 target.close()
             });
-            let device = |p: &Partition| by_uuid(&ids::partition(&esp, &p.label));
+            let volumes = &volumes;
             let mut all = vec![files];
             // The one that is copied to takes longest, so nothing else is made before it.
             for p in first {
-                let (new, root, volumes) = (volumes.make(p, device(p))?, root.take(), &volumes);
+                let new = made.next().map_or_else(|| volumes.make(p, device(p)), Ok)?;
+                let root = root.take();
                 all.push(s.spawn(move || volumes.finish(new, root)));
             }
             for p in others {
-                let (device, volumes) = (device(p), &volumes);
-                all.push(s.spawn(move || volumes.finish(volumes.make(p, device)?, None)));
+                let (new, device) = (made.next(), device(p));
+                all.push(s.spawn(move || {
+                    let new = new.map_or_else(|| volumes.make(p, device), Ok)?;
+                    volumes.finish(new, None)
+                }));
             }
             // The first error is the one to be told; the others come to their end meanwhile.
             let ended: Vec<_> = all.into_iter().map(|t| t.join()).collect();
@@ -219,6 +246,7 @@ impl Installer {
             recovery,
             saved,
             notes,
+            _turn: turn,
         })
     }
 
@@ -422,6 +450,31 @@ pub fn credential(name: &str) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// All block devices, those that are still being found too.
+fn look() -> Result<Vec<Device>> {
+    Run::new("udevadm").args(["settle", "--timeout=30"]).run()?;
+    block::devices()
+}
+
+/// Whether a disk is what it was when it was chosen: its name may be another's by now, and somebody may
+/// have installed to it.
+fn same(chosen: &Device, now: &[Device]) -> Result<()> {
+    let of = |d: &Device| {
+        let parts: Vec<_> = d.children.iter().map(|c| c.partuuid.clone()).collect();
+        let (model, serial) = (d.model.clone(), d.serial.clone());
+        (model, serial, d.size, d.ro, d.ptuuid.clone(), parts)
+    };
+    let there = now.iter().find(|d| d.path == chosen.path);
+    if there.is_some_and(|d| of(d) == of(chosen)) {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "{} is not what it was when it was looked at; nothing was written",
+        chosen.path
+    ))
+    .hint("begin once more, and look at the plan again"))
+}
+
 /// One installation at a time; the lock ends with this process.
 fn alone() -> Result<fs::Lock> {
     fs::lock("/run/lamadist/install.lock", fs::Busy::Leave)?.ok_or_else(|| {
@@ -431,5 +484,6 @@ fn alone() -> Result<fs::Lock> {
 
 /// What is being done, for whoever looks at the console.
 pub fn say(what: &str) {
-    eprintln!("lamadist-install> {what}");
+    // Who has hung up is no reason to leave a disk half made.
+    let _ = writeln!(std::io::stderr(), "lamadist-install> {what}");
 }

@@ -12,7 +12,7 @@ use crate::machine::{Machine, Partition, Role};
 use crate::run::Run;
 use crate::secret::escrow;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 /// What volumes are called while they are open here, before their GPT name.
 const PREFIX: &str = "lamadist-install-";
@@ -34,8 +34,8 @@ pub struct Volumes<'a> {
     pub lock: Lock,
     /// The passphrase where it is one.
     pub passphrase: Option<&'a str>,
-    /// Who copies of secrets are encrypted to; asked for once.
-    recipient: OnceLock<Option<String>>,
+    /// Who copies of secrets are encrypted to.
+    recipient: String,
     /// The TPM does one thing at a time, and a passphrase takes much memory.
     one: Mutex<()>,
 }
@@ -49,17 +49,22 @@ pub struct New<'a> {
 
 impl<'a> Volumes<'a> {
     /// With these.
-    pub fn new(recovery: &'a str, lock: Lock, passphrase: Option<&'a str>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// age-keygen's.
+    pub fn new(recovery: &'a str, lock: Lock, passphrase: Option<&'a str>) -> Result<Self> {
+        Ok(Self {
             recovery,
             lock,
             passphrase,
-            recipient: OnceLock::new(),
+            recipient: escrow::recipient(recovery)?,
             one: Mutex::new(()),
-        }
+        })
     }
 
-    /// Makes one of them. It is opened by the recovery key, so that is known to do it.
+    /// Makes one of them. It is opened by the recovery key, so that is known to do it. Where a passphrase
+    /// is to open it, that is added here: cryptsetup(8) measures what this machine can do in two seconds,
+    /// which is as much less as others do meanwhile.
     ///
     /// # Errors
     /// cryptsetup's.
@@ -67,6 +72,9 @@ impl<'a> Volumes<'a> {
         let label = &partition.label;
         let make = || {
             luks::format(&device, label, self.recovery)?;
+            if let (Lock::Passphrase, Some(p)) = (self.lock, self.passphrase) {
+                luks::add_passphrase(&device, Opener::Key(self.recovery), p)?;
+            }
             Open::new(&device, label, self.recovery)
         };
         let open = make().context(format_args!("volume {label}"))?;
@@ -100,17 +108,12 @@ impl<'a> Volumes<'a> {
     }
 
     fn seal(&self, device: &str) -> Result<()> {
-        let recipient = || escrow::recipient(self.recovery).ok();
-        let recipient = self.recipient.get_or_init(recipient).as_deref();
-        luks::mark_recovery(device, luks::FIRST, recipient)?;
+        luks::mark_recovery(device, luks::FIRST, Some(&self.recipient))?;
         let opener = Opener::Key(self.recovery);
         // What another thread left in a panic is no secret of this one's.
         let _one = self.one.lock().unwrap_or_else(|e| e.into_inner());
         match (self.lock, self.passphrase) {
-            (Lock::Passphrase, Some(p)) => {
-                luks::add_passphrase(device, opener, p)?;
-                luks::check(device, Opener::Key(p))
-            }
+            (Lock::Passphrase, Some(p)) => luks::check(device, Opener::Key(p)),
             _ => {
                 luks::seal(device, opener)?;
                 luks::check(device, Opener::Tpm)
