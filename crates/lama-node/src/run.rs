@@ -164,6 +164,29 @@ impl Run {
         Err(failed(&line, &out))
     }
 
+    /// As [`Run::show`], as long as `goes_on` says so, which is asked each `pause`; then it is killed.
+    ///
+    /// # Errors
+    /// As [`Run::show`], and where it was killed.
+    pub fn show_while(self, pause: Duration, mut goes_on: impl FnMut() -> bool) -> Result<()> {
+        let what = format!("cannot run {}", self.program.to_string_lossy());
+        let mut child = self.command().stdin(Stdio::null()).spawn().context(&what)?;
+        let mut asked = Instant::now();
+        loop {
+            match child.try_wait().context(&what)? {
+                Some(s) if s.success() => return Ok(()),
+                Some(s) => return Err(Error::new(format!("{}: {s}", self.line()))),
+                None if asked.elapsed() < pause => std::thread::sleep(Duration::from_millis(100)),
+                None if goes_on() => asked = Instant::now(),
+                None => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(Error::new(format!("{} was ended", self.line())));
+                }
+            }
+        }
+    }
+
     /// Runs it with this process's terminal, for programs that show progress.
     ///
     /// # Errors
@@ -255,6 +278,25 @@ mod tests {
         let e = Run::new("/nonexistent/x").run().unwrap_err();
         assert!(e.to_string().starts_with("cannot run /nonexistent/x: "));
         assert_eq!(Run::new("cat").stdin("x\n").text().unwrap(), "x");
+    }
+    #[test]
+    fn who_does_not_go_on_is_killed() {
+        let start = Instant::now();
+        let run = |s: &str| Run::new("sh").args(["-c", s]);
+        let mut asked = 0;
+        let short = Duration::from_millis(1);
+        let e = run("exec sleep 60").show_while(short, || {
+            asked += 1;
+            asked < 3
+        });
+        assert!(e.unwrap_err().to_string().ends_with("was ended"));
+        assert_eq!(asked, 3);
+        assert!(run("exit 0").show_while(short, || true).is_ok());
+        let e = run("sleep 0.2; exit 3")
+            .show_while(short, || true)
+            .unwrap_err();
+        assert!(e.to_string().contains("exit status: 3"), "{e}");
+        assert!(start.elapsed() < Duration::from_secs(20));
     }
     #[test]
     fn who_takes_too_long_is_killed() {

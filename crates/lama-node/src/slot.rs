@@ -10,6 +10,9 @@ use crate::install::mount::Mounted;
 use crate::kernel::Slot;
 use crate::loader::backend::Turn;
 use crate::loader::{room, slot_addon, uki};
+use crate::update::book::{Book, DIR};
+use crate::update::judge::boot_id;
+use crate::update::trial::{Stage, Trial};
 use crate::{Error, Result, fs, keys};
 use std::path::{Path, PathBuf};
 
@@ -96,11 +99,27 @@ impl Request {
 
     /// Refuses a system that this machine's firmware or TPM would have nothing to do with.
     fn guard(&self, esp: &Path) -> Result<()> {
+        // RAUC reads what it streams a second time.
+        self.is_judged(Book::new(DIR).trial()?.as_ref(), &boot_id())?;
         let running = match self.slot {
             "a" => Slot::B,
             _ => Slot::A,
         };
         keys::guard(&self.uki, esp, running)
+    }
+
+    /// Whether this is the bundle that was looked at and allowed: its UKI has the root's hash in it.
+    /// Where `lama-node` did not begin the installation, whoever did had to look.
+    fn is_judged(&self, trial: Option<&Trial>, boot: &str) -> Result<()> {
+        let now = |t: &&Trial| t.stage == Stage::Installing && t.boot == boot;
+        let judged = trial.filter(now).and_then(|t| t.uki.as_deref());
+        match judged {
+            Some(uki) if !uki.eq_ignore_ascii_case(&self.sha256) => Err(Error::new(
+                "the bundle that is installed is another than the one that was looked at",
+            )
+            .hint("the server is being changed just now, or lies; try again")),
+            _ => Ok(()),
+        }
     }
 
     /// As [`Request::install`], to an ESP that is mounted here.
@@ -187,6 +206,28 @@ mod tests {
         fs::write(bundle.path().join("uki.img"), "forged", 0o644).unwrap();
         assert!(r.install_to(esp.path()).is_err());
         assert_eq!(fs::text(linux.join("lamadist-b.efi")).unwrap(), "new");
+    }
+
+    #[test]
+    fn another_bundle_than_was_looked_at_is_refused() {
+        let bundle = tempfile::tempdir().unwrap();
+        fs::write(bundle.path().join("uki.img"), "new", 0o644).unwrap();
+        let vars = variables(bundle.path());
+        let r = Request::parse("slot-install", |n| vars.get(n).cloned()).unwrap();
+        let json = |uki: &str, stage: &str| {
+            let json = format!(
+                r#"{{"from":"a","to":"b","before":"1","version":"2","boot":"now","uki":"{uki}",
+                "installed":"t","stage":{{"stage":"{stage}"}}}}"#
+            );
+            serde_json::from_str::<Trial>(&json).unwrap()
+        };
+        let same = vars["RAUC_IMAGE_DIGEST"].clone();
+        let is = |uki: &str, stage: &str, boot: &str| r.is_judged(Some(&json(uki, stage)), boot);
+        assert!(is("00", "installing", "now").is_err());
+        assert!(is(&same, "installing", "now").is_ok());
+        // What is no installation of ours is none of ours to judge.
+        assert!(is("00", "installed", "now").is_ok() && is("00", "installing", "then").is_ok());
+        assert!(r.is_judged(None, "now").is_ok());
     }
 
     #[test]

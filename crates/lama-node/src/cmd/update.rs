@@ -5,11 +5,11 @@ use crate::cli::{Arg, Args, Command};
 use crate::run::Run;
 use crate::update::book::{Book, DIR};
 use crate::update::config::{self, Automatic, Config};
-use crate::update::judge::{Judged, judge};
+use crate::update::judge::{Judged, boot_id, judge};
 use crate::update::obtain::How;
 use crate::update::store::Store;
-use crate::update::trial::{self, Stage};
-use crate::update::{Allow, Found, Origin, Standing, check, delta, flow, install, standing};
+use crate::update::trial::{self, Stage, Trial};
+use crate::update::{Allow, Found, Origin, Standing, check, delta, flow, install, rauc, standing};
 use crate::{Error, Result, block};
 use std::path::Path;
 use std::process::ExitCode;
@@ -192,8 +192,13 @@ fn auto() -> Result<()> {
     if config.automatic == Automatic::Off || config.source.url.is_none() {
         return Ok(());
     }
+    // Whoever began an installation may have been killed since, and RAUC goes on.
+    rauc::settle()?;
     let installs = config.automatic == Automatic::Install;
-    let waiting = book.trial()?.is_some_and(|t| t.stage == Stage::Installed);
+    // One of an earlier boot has been started already, or never will be.
+    let boot = boot_id();
+    let waits = |t: &Trial| t.stage == Stage::Installed && t.boot == boot;
+    let waiting = book.trial()?.as_ref().is_some_and(waits);
     if !waiting {
         let found = if installs {
             flow::check_or_loaded(&config)?
@@ -275,7 +280,6 @@ mod tests {
     use super::*;
     use crate::kernel::Slot;
     use crate::update::store::Ahead;
-    use crate::update::trial::Trial;
 
     #[test]
     fn what_was_loaded_is_shown() {
@@ -293,6 +297,7 @@ mod tests {
                 server: None,
                 loaded: Some(12 << 20),
                 size: Some(353 << 20),
+                uki: None,
                 installed: String::new(),
                 stage: Stage::Installed,
             }),

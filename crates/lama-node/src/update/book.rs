@@ -2,7 +2,7 @@
 //! The book of trials: which one goes on, and what came of the last one, across restarts of either
 //! slot.
 
-use super::trial::{Outcome, Stage, Trial, fallen};
+use super::trial::{Outcome, Stage, TRIES, Trial, fallen};
 use crate::error::Context;
 use crate::kernel::Slot;
 use crate::{Result, clock, fs};
@@ -79,21 +79,31 @@ impl Book {
         fs::remove(self.path("trial.json"))
     }
 
-    /// Writes down what came of it.
+    /// Writes down what came of it. The trial ends also where that cannot be written.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn end(&self, outcome: &Outcome) -> Result<()> {
-        // In this order: after a power cut between them it is done once more.
-        write(&self.path("last.json"), outcome)?;
-        self.drop_trial()
+        let before = self.last().ok().flatten();
+        let again = before.filter(|b| !b.kept && !outcome.kept && b.version == outcome.version);
+        let tries = outcome.tries + again.map_or(0, |b| b.tries);
+        let outcome = Outcome {
+            tries: tries.min(TRIES),
+            ..outcome.clone()
+        };
+        // In this order: after a power cut between them it is done once more, and counted twice, which
+        // is a try less and no harm.
+        let noted = write(&self.path("last.json"), &outcome);
+        // A full /var has no room for the one, and lets go of the other all the same.
+        let dropped = self.drop_trial();
+        noted.and(dropped)
     }
 
     /// What this boot has to do, on the slot that runs. `boot` is its ID, `clues` what the kernel kept
     /// of a crash.
     ///
     /// # Errors
-    /// The files cannot be read or written.
+    /// The trial cannot be read.
     pub fn step(&self, running: Slot, boot: &str, clues: &str) -> Result<Step> {
         let Some(mut trial) = self.trial()? else {
             return Ok(Step::Wait);
@@ -110,7 +120,10 @@ impl Book {
                 boot: boot.to_owned(),
                 time: clock::now(),
             };
-            self.begin(&trial)?;
+            // For people; what cannot write it down has to be judged all the more.
+            if let Err(e) = self.begin(&trial) {
+                eprintln!("{e}");
+            }
             return Ok(Step::Judge(trial));
         }
         let reason = fallen(&trial, clues);
@@ -208,6 +221,53 @@ mod tests {
         };
         book.fail(t, "units: ssh.service has failed").unwrap();
         assert!(fell(&book, "").ends_with("1.0.0 runs again: units: ssh.service has failed"));
+    }
+
+    #[test]
+    fn what_the_power_ended_is_tried_again() {
+        let (_dir, book) = book();
+        let unwanted = || {
+            let last = book.last().unwrap().unwrap();
+            last.unwanted().is_some()
+        };
+        let ends = |stage: Stage| {
+            book.begin(&Trial { stage, ..trial() }).unwrap();
+            match book.step(Slot::A, "two", "").unwrap() {
+                Step::FellBack(o) => book.end(&o).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        for _ in 0..5 {
+            ends(Stage::Installing);
+            assert!(!unwanted());
+        }
+        ends(Stage::Installed);
+        assert!(!unwanted());
+        ends(Stage::Installing);
+        assert!(!unwanted());
+        ends(Stage::Installed);
+        assert!(unwanted(), "a version that crashes is tried for ever");
+        let failed = || Stage::Failed { reason: "x".into() };
+        book.end(&trial().outcome(true, String::new())).unwrap();
+        ends(failed());
+        assert!(unwanted());
+        // Another version begins anew.
+        let other = Trial {
+            version: "1.2.0".into(),
+            ..trial()
+        };
+        book.end(&other.outcome(false, String::new())).unwrap();
+        assert!(!unwanted());
+    }
+
+    #[test]
+    fn a_trial_ends_where_nothing_can_be_written() {
+        let (dir, book) = book();
+        book.begin(&trial()).unwrap();
+        // In the place of the file.
+        fs::create_dir(dir.path().join("last.json/x")).unwrap();
+        assert!(book.end(&trial().outcome(false, "x".into())).is_err());
+        assert_eq!(book.trial().unwrap(), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::config::Config;
 use super::rauc;
 use super::store::Store;
 use super::trial::Trial;
-use crate::health::{Check, Health, Verdict, checks, own};
+use crate::health::{Check, Health, LIMIT, Verdict, checks, own};
 use crate::kernel::{Cmdline, Slot};
 use crate::loader::fallback;
 use crate::machine::Machine;
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long it has to stay well.
 const STEADY: Duration = Duration::from_secs(20);
+/// How long RAUC is asked to keep a system at least that is well.
+const CALL: Duration = Duration::from_secs(60);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Where systemd-pstore(8) puts what the kernel kept of a crash.
@@ -47,7 +49,7 @@ pub enum Judged {
 /// Does what this boot has to do about a trial.
 ///
 /// # Errors
-/// The book cannot be read, RAUC does not answer.
+/// The book cannot be read, or what came of a trial not be written; the restart fails.
 pub fn judge(book: &Book) -> Result<Judged> {
     let Some(running @ (Slot::A | Slot::B)) = Cmdline::read()?.slot() else {
         return Err(Error::new("this is not an installed machine"));
@@ -57,38 +59,75 @@ pub fn judge(book: &Book) -> Result<Judged> {
         Step::FellBack(outcome) => {
             eprintln!("{}", outcome.text());
             book.end(&outcome)?;
-            tidy();
+            // What was loaded for one that was not even installed is needed again.
+            if outcome.tries > 0 {
+                tidy();
+            }
             Ok(Judged::FellBack)
         }
-        Step::Judge(trial) => {
-            let look = || Health::of(of_trial(&trial));
-            // A mistake in the administrator's file is none of the new system's.
-            let patience = Config::read().unwrap_or_default().patience;
-            let time = left(Duration::from_secs(u64::from(patience) * 60));
-            match wait(look, time, STEADY, PAUSE) {
-                Ok(()) => {
-                    rauc::keep(trial.to)?;
-                    let outcome = trial.outcome(true, String::new());
-                    eprintln!("{}", outcome.text());
-                    book.end(&outcome)?;
-                    tidy();
-                    // What failed to come up there was another system.
-                    boot_count::forgive(trial.to)?;
-                    let refreshed =
-                        Machine::read().and_then(|m| fallback::refresh(&m, trial.to).map(drop));
-                    if let Err(e) = refreshed {
-                        eprintln!("what starts without a boot entry stays as it was: {e}");
-                    }
-                    Ok(Judged::Kept)
-                }
-                Err(reason) => {
-                    eprintln!("{} is not well: {reason}", trial.version);
-                    book.fail(trial, &reason)?;
-                    restart()?;
-                    Ok(Judged::Restart)
-                }
+        Step::Judge(trial) => judge_this(book, trial),
+    }
+}
+
+/// Judges the system that runs. Nothing but a restart ends that badly: one who returns here with an
+/// error would leave a system running that nobody has found well.
+fn judge_this(book: &Book, trial: Trial) -> Result<Judged> {
+    let look = || Health::of(of_trial(&trial));
+    // A mistake in the administrator's file is none of the new system's.
+    let patience = Config::read().unwrap_or_default().patience;
+    let time = left(Duration::from_secs(u64::from(patience) * 60));
+    let end = Instant::now() + time.max(CALL);
+    // Somebody may have taken it back meanwhile.
+    let goes_on = || !matches!(book.trial(), Ok(None));
+    let well = wait(look, time, STEADY, PAUSE);
+    if !goes_on() {
+        return Ok(Judged::Nothing);
+    }
+    match well.and_then(|()| keep(trial.to, end)) {
+        Ok(()) => {
+            let outcome = trial.outcome(true, String::new());
+            eprintln!("{}", outcome.text());
+            // The firmware knows; what is left for people, and may fail.
+            told(book.end(&outcome));
+            tidy();
+            // What failed to come up there was another system.
+            told(boot_count::forgive(trial.to));
+            let refreshed = Machine::read().and_then(|m| fallback::refresh(&m, trial.to).map(drop));
+            if let Err(e) = refreshed {
+                eprintln!("what starts without a boot entry stays as it was: {e}");
             }
+            Ok(Judged::Kept)
         }
+        Err(reason) => {
+            eprintln!("{} is not well: {reason}", trial.version);
+            let from = trial.from;
+            // A full or read-only /var is no reason to stay.
+            told(book.fail(trial, &reason));
+            // It was kept already where a power cut came before that was noted.
+            told(rauc::keep(from));
+            restart()?;
+            Ok(Judged::Restart)
+        }
+    }
+}
+
+/// Has RAUC keep a slot, which may not be there yet, or not any more.
+fn keep(slot: Slot, end: Instant) -> std::result::Result<(), String> {
+    loop {
+        let Err(e) = rauc::keep(slot) else {
+            return Ok(());
+        };
+        if Instant::now() >= end {
+            return Err(format!("RAUC does not mark it good: {e}"));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Says what went wrong with something that is not needed.
+fn told(result: Result<()>) {
+    if let Err(e) = result {
+        eprintln!("{e}");
     }
 }
 
@@ -118,6 +157,7 @@ fn of_trial(trial: &Trial) -> Vec<Check> {
         vec![Check::new("machine", move || Err(Error::new(why)))]
     });
     all.extend(own::all());
+    all.push(Check::new("boot", booted));
     if let Some(server) = trial.server.clone() {
         all.push(Check::new("update-server", move || {
             Run::new("curl")
@@ -128,6 +168,34 @@ fn of_trial(trial: &Trial) -> Vec<Check> {
         }));
     }
     all
+}
+
+/// Whether the boot has come to its end: a service that hangs in its start is no failed one.
+fn booted() -> Result<crate::health::Answer> {
+    let systemctl = |args: &[&str]| {
+        let run = Run::new("systemctl").args(args).arg("--no-pager");
+        run.within(LIMIT)
+    };
+    let reached = systemctl(&["is-active", "--quiet", "multi-user.target"])?;
+    if reached.status.success() {
+        return Ok((Verdict::Ok, "multi-user.target is reached".to_owned()));
+    }
+    let jobs = systemctl(&["list-jobs", "--plain", "--no-legend"])?;
+    let jobs = String::from_utf8_lossy(&jobs.stdout).into_owned();
+    Ok((Verdict::Failed, unreached(&jobs)))
+}
+
+/// Why multi-user.target is not reached, by what `systemctl list-jobs` says.
+fn unreached(jobs: &str) -> String {
+    let running = jobs.lines().filter_map(|l| {
+        let mut words = l.split_whitespace().skip(1);
+        let (unit, state) = (words.next()?, words.nth(1)?);
+        (state == "running").then_some(unit)
+    });
+    match running.collect::<Vec<_>>().join(", ") {
+        units if units.is_empty() => "multi-user.target is not reached".to_owned(),
+        units => format!("multi-user.target is not reached, it waits for {units}"),
+    }
 }
 
 /// Looks until all has been well for `steady`. What was wrong at the last look when the time is over
@@ -242,8 +310,11 @@ fn given_up(log: &str) -> Option<String> {
 
 /// Restarts, by force where an orderly end takes too long.
 fn restart() -> Result<()> {
-    Run::new("sync").run()?;
-    Run::new("systemctl").args(["--no-block", "reboot"]).any()?;
+    let minute = Duration::from_secs(60);
+    // A disk that is gone lets neither of them end.
+    let _ = Run::new("sync").within(minute);
+    let reboot = Run::new("systemctl").args(["--no-block", "reboot"]);
+    let _ = reboot.within(minute);
     std::thread::sleep(Duration::from_secs(120));
     Run::new("systemctl")
         .args(["reboot", "--force", "--force"])
@@ -297,6 +368,14 @@ mod tests {
         };
         let long = Duration::from_secs(60);
         assert!(wait(by_turns, Duration::from_millis(5), long, SHORT).is_err());
+    }
+
+    #[test]
+    fn what_a_boot_waits_for_is_named() {
+        let jobs = "12 multi-user.target start waiting\n9 own.service start running\n";
+        let want = "multi-user.target is not reached, it waits for own.service";
+        assert_eq!(unreached(jobs), want);
+        assert_eq!(unreached(""), "multi-user.target is not reached");
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod version;
 
 use crate::boot_count::GivenUp;
 use crate::kernel::{Cmdline, Slot};
+use crate::loader::Loader;
 use crate::machine::{Machine, Partition, Role};
 use crate::run::Run;
 use crate::{Error, Result, clock, generator};
@@ -164,11 +165,16 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
         server: origin.server.clone(),
         loaded: origin.loaded.map(|l| l.0),
         size: origin.loaded.map(|l| l.1),
+        uki: manifest.uki,
         installed: clock::now(),
         stage: Stage::Installing,
     };
     if let Err(e) = index::prepare(&machine, &rauc::Status::now()?, slot) {
         eprintln!("warning: RAUC has to look through whole partitions first: {e}");
+    }
+    if machine.loader == Loader::Firmware && book.trial()?.is_some() {
+        // What waits there for a restart is going to be written over, and BootNext names it.
+        rauc::try_once(slot)?;
     }
     // Before it is written: RAUC's last act lets the firmware start it.
     book.begin(&trial)?;
@@ -233,6 +239,18 @@ fn permitted(
         ))
         .hint("the server is being changed just now, or lies; nothing was installed"));
     }
+    // By hand, a machine may be made another image.
+    if let Some(i) = m
+        .image
+        .as_deref()
+        .filter(|i| expected.is_some() && *i != machine.image)
+    {
+        return Err(Error::new(format!(
+            "the server's bundle has the image {i}, and this machine is {}",
+            machine.image
+        ))
+        .hint("the server is being changed just now, or lies; nothing was installed"));
+    }
     let version = Version::parse(&m.version)?;
     if let Some(oldest) = oldest.filter(|o| version < **o) {
         return Err(Error::new(format!(
@@ -264,6 +282,8 @@ mod tests {
         let bundle = |compatible: &str, version: &str| rauc::Manifest {
             compatible: compatible.into(),
             version: version.into(),
+            image: Some("base".into()),
+            uki: None,
         };
         let ok =
             |b: &rauc::Manifest, allow, expected| permitted(b, &machine, allow, expected, None);
@@ -295,6 +315,13 @@ mod tests {
             let e = ok(&b, allow, expected).unwrap_err();
             assert!(e.to_string().contains(says) && e.help().is_some(), "{e}");
         }
+        let other = rauc::Manifest {
+            image: Some("dev".into()),
+            ..bundle("c", "1.2.1")
+        };
+        let e = ok(&other, Allow::Newer, Some("1.2.1")).unwrap_err();
+        assert!(e.to_string().contains("has the image dev"), "{e}");
+        assert!(ok(&other, Allow::Newer, None).is_ok());
         // What was revoked is not installed, whatever is allowed; what comes after it is.
         let revoked = |version: &str, oldest: &str| {
             let oldest = Version::parse(oldest).unwrap();

@@ -8,12 +8,19 @@ use crate::{Error, Result, fs, slot};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// RAUC on D-Bus.
 const SERVICE: &str = "de.pengutronix.rauc";
 /// What it answers to there (RAUC 1.13, "D-Bus API").
 const INTERFACE: &str = "de.pengutronix.rauc.Installer";
+/// How long RAUC may take to mark a slot.
+const ANSWER: Duration = Duration::from_secs(60);
+/// How long an installation may come no further: RAUC 1.13 waits for ever for a server that is gone
+/// without a word.
+const STALLED: Duration = Duration::from_secs(15 * 60);
+/// Between two looks at that.
+const LOOK: Duration = Duration::from_secs(20);
 /// How often an installation is begun whose device went away.
 const ATTEMPTS: u32 = 5;
 
@@ -82,7 +89,11 @@ impl Status {
         Run::new("rauc")
             .args(["status", "--detailed", "--output-format=json"])
             .json()
-            .map_err(|e| e.hint("see journalctl -u rauc"))
+            .map_err(|e| {
+                e.hint(
+                    "see journalctl -u rauc; while RAUC installs something, it does nothing else",
+                )
+            })
     }
 
     /// A slot that is started, by its boot name.
@@ -151,7 +162,13 @@ pub fn install(bundle: &str) -> Result<()> {
     loop {
         fs::remove(slot::WHY)?;
         let run = Run::new("rauc").args(["install", "--progress"]).arg(bundle);
-        let Err(e) = run.show() else { return Ok(()) };
+        let mut watch = Watch::default();
+        let Err(e) = run.show_while(LOOK, || watch.moves(progress(), Instant::now())) else {
+            return Ok(());
+        };
+        if watch.stalled {
+            return Err(end(bundle));
+        }
         if let Some(why) = fs::line(slot::WHY) {
             return Err(Error::new(format!("the bundle was not installed: {why}"))
                 .hint("the running system is as before; journalctl -u rauc tells more"));
@@ -170,12 +187,79 @@ pub fn install(bundle: &str) -> Result<()> {
     }
 }
 
+/// Waits for an installation that nobody waits for any more, whose `lama-node` was killed. One that
+/// comes no further is ended: RAUC does nothing else before.
+///
+/// # Errors
+/// It was ended.
+pub fn settle() -> Result<()> {
+    let mut watch = Watch::default();
+    while property("Operation").is_some_and(|o| o.as_str() == Some("installing")) {
+        if !watch.moves(progress(), Instant::now()) {
+            return Err(end("what was begun before"));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Ends an installation that comes no further.
+fn end(bundle: &str) -> Error {
+    let minutes = STALLED.as_secs() / 60;
+    let stop = Run::new("systemctl").args(["stop", "rauc.service"]);
+    let stopped = stop.within(Duration::from_secs(300));
+    let how = match stopped {
+        Ok(o) if o.status.success() => "RAUC was stopped".to_owned(),
+        Ok(o) => format!("RAUC does not stop: {}", o.status),
+        Err(e) => format!("RAUC does not stop: {e}"),
+    };
+    Error::new(format!(
+        "the installation of {bundle} came no further for {minutes} minutes; {how}"
+    ))
+    .hint("the running system is as before; the server or the way to it is gone, or the disk is")
+}
+
+/// Whether an installation comes further.
+#[derive(Debug, Default)]
+struct Watch {
+    last: Option<(Value, Instant)>,
+    stalled: bool,
+}
+
+impl Watch {
+    /// Whether it has within [`STALLED`], with what RAUC tells of it now; none where it tells nothing.
+    fn moves(&mut self, progress: Option<Value>, now: Instant) -> bool {
+        let known = self.last.as_ref().map(|(p, _)| p);
+        match progress {
+            Some(p) if known != Some(&p) => self.last = Some((p, now)),
+            _ => {
+                let since = self.last.get_or_insert((Value::Null, now)).1;
+                self.stalled = now.duration_since(since) >= STALLED;
+            }
+        }
+        !self.stalled
+    }
+}
+
+/// How far RAUC is: percent, in words, and how deep in its steps.
+fn progress() -> Option<Value> {
+    property("Progress")
+}
+
 /// Why RAUC's last installation failed.
 fn last_error() -> Option<String> {
+    Some(property("LastError")?.as_str()?.to_owned())
+}
+
+/// A property of RAUC's service (RAUC 1.13, "D-Bus API").
+fn property(name: &str) -> Option<Value> {
     let run = Run::new("busctl").args(["--system", "--json=short", "get-property"]);
-    let run = run.args([SERVICE, "/", INTERFACE, "LastError"]);
-    let answer: Value = run.json().ok()?;
-    Some(plain(&answer).as_str()?.to_owned())
+    let out = run
+        .args([SERVICE, "/", INTERFACE, name])
+        .within(ANSWER)
+        .ok()?;
+    let answer: Value = serde_json::from_slice(&out.stdout).ok()?;
+    Some(plain(&answer).clone())
 }
 
 /// Whether nothing was written, since the network block device ended as it began. It does when udev
@@ -214,16 +298,27 @@ pub struct Manifest {
     pub compatible: String,
     /// Its version.
     pub version: String,
+    /// The image that it has, `base` for example; none where somebody else made it.
+    pub image: Option<String>,
+    /// SHA-256 of its UKI, in hexadecimal.
+    pub uki: Option<String>,
 }
 
 impl Manifest {
     /// Out of the answer to `InspectBundle` (RAUC 1.13, "D-Bus API"), as busctl(1) prints it.
     fn of_bus(answer: &Value) -> Option<Self> {
-        let update = plain(plain(answer).get(0)?.get("update")?);
-        let text = |key: &str| Some(plain(update.get(key)?).as_str()?.to_owned());
+        let all = plain(answer).get(0)?;
+        let update = plain(all.get("update")?);
+        let text = |of: &Value, key: &str| Some(plain(of.get(key)?).as_str()?.to_owned());
+        let ours = all.get("meta").and_then(|m| plain(m).get("lamadist"));
+        let images = all.get("images").and_then(|i| plain(i).as_array());
+        let uki = images.into_iter().flatten().map(plain);
+        let mut uki = uki.filter(|i| text(i, "slot-class").as_deref() == Some("uki"));
         Some(Self {
-            compatible: text("compatible")?,
-            version: text("version").unwrap_or_default(),
+            compatible: text(update, "compatible")?,
+            version: text(update, "version").unwrap_or_default(),
+            image: ours.and_then(|o| text(plain(o), "image")),
+            uki: uki.next().and_then(|i| text(i, "checksum")),
         })
     }
 }
@@ -258,8 +353,14 @@ fn mark(how: &str, slot: Slot) -> Result<()> {
         Slot::B => "rootfs.1",
         Slot::Live => return Err(Error::new("a medium has no slots")),
     };
+    let line = format!("rauc status {how} {which}");
     let run = Run::new("rauc").args(["status", how, which]);
-    run.run().map(|_| ())
+    let out = run.within(ANSWER)?;
+    if out.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&out.stderr);
+    Err(Error::new(format!("{line}: {}", said.trim())).hint("see journalctl -u rauc"))
 }
 
 #[cfg(test)]
@@ -279,6 +380,20 @@ mod tests {
         ] {
             assert!(!lost_its_device("https://u.example/x.raucb", why), "{why}");
         }
+    }
+
+    #[test]
+    fn what_comes_no_further_is_noticed() {
+        let mut w = Watch::default();
+        let start = Instant::now();
+        let at = |minutes: u64| start + Duration::from_secs(minutes * 60);
+        let progress = |n: u32| Some(serde_json::json!([n, "Copying image to rootfs.1", 3]));
+        assert!(w.moves(None, at(0)) && w.moves(progress(1), at(14)));
+        assert!(w.moves(progress(1), at(28)) && w.moves(progress(2), at(29)));
+        assert!(w.moves(None, at(43)) && !w.moves(progress(2), at(44)));
+        assert!(w.stalled);
+        let mut silent = Watch::default();
+        assert!(silent.moves(None, at(0)) && !silent.moves(None, at(15)));
     }
 
     #[test]
@@ -309,6 +424,8 @@ mod tests {
             Some(Manifest {
                 compatible: "c".into(),
                 version: version.into(),
+                image: None,
+                uki: None,
             })
         };
         // Its dictionaries are variants in variants; whether they are, is no part of the interface.
@@ -323,6 +440,20 @@ mod tests {
         let short =
             r#"{"data":[{"update":{"compatible":{"type":"s","data":"c"}}}],"type":"a{sv}"}"#;
         assert_eq!(says(short), want(""));
+        let meta = r#"{"type":"a{sa{ss}}","data":{"lamadist":{"bsp":"x86_64","image":"base"}}}"#;
+        let images = r#"{"type":"aa{sv}","data":[
+            {"slot-class":{"type":"s","data":"rootfs"},"checksum":{"type":"s","data":"aa"}},
+            {"slot-class":{"type":"s","data":"uki"},"checksum":{"type":"s","data":"bb"}}]}"#;
+        let update = r#"{"compatible":{"type":"s","data":"c"}}"#;
+        let whole = format!(
+            r#"{{"type":"a{{sv}}","data":[{{"update":{update},
+            "meta":{{"type":"v","data":{meta}}},"images":{{"type":"v","data":{images}}}}}]}}"#
+        );
+        let of = says(&whole).unwrap();
+        assert_eq!(
+            (of.image.as_deref(), of.uki.as_deref()),
+            (Some("base"), Some("bb"))
+        );
         for other in ["{}", "[]", r#"{"type":"a{sv}","data":[]}"#, "3"] {
             assert_eq!(says(other), None, "{other}");
         }

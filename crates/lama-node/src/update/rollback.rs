@@ -6,11 +6,12 @@
 
 use super::book::{Book, DIR};
 use super::rauc::{self, Status};
-use super::trial::{Stage, Trial};
+use super::trial::{Outcome, Stage, TRIES, Trial};
 use super::version::Version;
 use super::{Allow, judge, oldest, open, running};
 use crate::kernel::Slot;
 use crate::machine::Machine;
+use crate::run::Run;
 use crate::{Error, Result, clock};
 use serde::Serialize;
 
@@ -49,7 +50,14 @@ pub fn rollback(allow: Allow) -> Result<Back> {
         // This system is on trial itself.
         Some(t) => {
             machine.loader.can_choose()?;
-            book.end(&t.outcome(false, "taken back by hand".to_owned()))?;
+            // It may be about to keep this system.
+            let judge = Run::new("systemctl").args(["stop", "lamadist-judge.service"]);
+            judge.run()?;
+            let outcome = t.outcome(false, "taken back by hand".to_owned());
+            book.end(&Outcome {
+                tries: TRIES,
+                ..outcome
+            })?;
             rauc::keep(to)?;
             return Ok(Back {
                 slot: to,
@@ -72,6 +80,7 @@ pub fn rollback(allow: Allow) -> Result<Back> {
         server: None,
         loaded: None,
         size: None,
+        uki: None,
         installed: clock::now(),
         stage: Stage::Installed,
     };

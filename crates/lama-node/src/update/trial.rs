@@ -33,6 +33,9 @@ pub struct Trial {
     /// Bytes of the whole bundle, where `loaded` is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
+    /// SHA-256 of its UKI in hexadecimal, as the bundle said that was judged: no other is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uki: Option<String>,
     /// When, RFC 3339 in UTC.
     pub installed: String,
     /// How far it has come.
@@ -84,6 +87,21 @@ pub struct Outcome {
     /// Why, where it was not kept.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// How often it was tried, where it was not kept; [`TRIES`] where once was enough to know.
+    #[serde(default = "enough", skip_serializing_if = "is_enough")]
+    pub tries: u32,
+}
+
+/// How often a version is tried by itself that was never judged: what ended it may have been the power.
+pub const TRIES: u32 = 2;
+
+fn enough() -> u32 {
+    TRIES
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's
+fn is_enough(tries: &u32) -> bool {
+    *tries >= TRIES
 }
 
 impl Trial {
@@ -98,6 +116,11 @@ impl Trial {
             loaded: self.loaded,
             size: self.size,
             reason,
+            tries: match self.stage {
+                Stage::Installing => 0,
+                Stage::Installed | Stage::Started { .. } => 1,
+                Stage::Failed { .. } => TRIES,
+            },
         }
     }
 }
@@ -114,10 +137,11 @@ pub fn loaded(loaded: Option<u64>, size: Option<u64>) -> Option<String> {
 
 impl Outcome {
     /// The version that is not installed by itself any more: one that was not well, or that somebody
-    /// went back from.
+    /// went back from. One that was never judged is tried once more, and one whose installation was cut
+    /// off as often as that happens.
     pub fn unwanted(&self) -> Option<&str> {
         if !self.kept {
-            return Some(&self.version);
+            return is_enough(&self.tries).then_some(&self.version);
         }
         let parse = |v: &str| Version::parse(v).ok();
         let (before, now) = (parse(&self.before)?, parse(&self.version)?);
@@ -184,6 +208,7 @@ pub(super) mod tests {
             server: None,
             loaded: Some(12_900_000),
             size: Some(370_000_000),
+            uki: None,
             installed: "2025-01-01T00:00:00Z".into(),
             stage: Stage::Installed,
         }
@@ -192,7 +217,11 @@ pub(super) mod tests {
     #[test]
     fn what_was_not_well_or_gone_back_from_is_unwanted() {
         let up = trial().outcome(true, String::new());
-        let not = trial().outcome(false, "x".into());
+        let not = Trial {
+            stage: Stage::Failed { reason: "x".into() },
+            ..trial()
+        };
+        let not = not.outcome(false, "x".into());
         let back = Outcome {
             before: "1.1.0".into(),
             version: "1.0.0".into(),
@@ -200,5 +229,9 @@ pub(super) mod tests {
         };
         let all = [&up, &not, &back].map(Outcome::unwanted);
         assert_eq!(all, [None, Some("1.1.0"), Some("1.1.0")]);
+        // What an earlier version wrote down was judged.
+        let json = serde_json::to_string(&not).unwrap();
+        assert!(!json.contains("tries"), "{json}");
+        assert_eq!(serde_json::from_str::<Outcome>(&json).unwrap(), not);
     }
 }
