@@ -25,6 +25,15 @@ ExecStartPre=/usr/bin/sleep 3
 ExecStart=/bin/sh -c 'COMMAND'
 ";
 
+/// A unit that every boot of slot b waits for.
+const HANGS: &str = "[Unit]
+Description=A fault
+ConditionKernelCommandLine=lamadist.slot=b
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/sleep infinity
+";
+
 /// What is wrong with a new system.
 enum Fault {
     /// A command on the old slot, after the installation.
@@ -33,6 +42,8 @@ enum Fault {
     Does(&'static str),
     /// The same, before everything else that the machine has to do.
     Hogs(&'static str),
+    /// A service that does not come up, and does not fail either.
+    Hangs,
     /// Nothing; it was built so.
     Built,
 }
@@ -44,7 +55,7 @@ struct Case {
     says: &'static [&'static str],
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     Case {
         name: "the firmware refuses the UKI",
         // In the kernel; the headers stay as they are.
@@ -96,19 +107,31 @@ const CASES: [Case; 6] = [
         ),
         says: &["ended before it was judged"],
     },
+    Case {
+        name: "a service never comes up",
+        fault: Fault::Hangs,
+        says: &["multi-user.target is not reached, it waits for fault.service"],
+    },
+    Case {
+        name: "RAUC never answers",
+        fault: Fault::Does("systemctl mask --runtime --now rauc.service"),
+        says: &["RAUC does not mark it good"],
+    },
 ];
 
-fn put(vm: &Vm, command: &str, policy: &str, priority: &str) {
-    let unit = UNIT
-        .replace("COMMAND", command)
+fn does(command: &str, policy: &str, priority: &str) -> String {
+    UNIT.replace("COMMAND", command)
         .replace("POLICY", policy)
-        .replace("PRIORITY", priority);
+        .replace("PRIORITY", priority)
+}
+
+fn put(vm: &Vm, unit: &str, target: &str) {
     ask(
         vm,
         &format!(
-            "mkdir -p /etc/systemd/system/sysinit.target.wants; cd /etc/systemd/system; \
+            "mkdir -p /etc/systemd/system/{target}.wants; cd /etc/systemd/system; \
              cat > fault.service <<'E'\n{unit}E\n\
-             ln -sf ../fault.service sysinit.target.wants/"
+             ln -sf ../fault.service {target}.wants/"
         ),
     );
 }
@@ -141,14 +164,15 @@ fn fails(vm: &mut Vm, url: &str, data: &str, case: &Case) {
     ask(
         vm,
         "rm -f /etc/systemd/system/fault.service \
-         /etc/systemd/system/sysinit.target.wants/fault.service",
+         /etc/systemd/system/*.target.wants/fault.service",
     );
     let (ok, said) = tries(vm, &format!("lama-node update install {url}"));
     assert!(ok, "{}: {said}", case.name);
     match case.fault {
         Fault::Spoilt(command) => drop(ask(vm, command)),
-        Fault::Does(command) => put(vm, command, "other", "0"),
-        Fault::Hogs(command) => put(vm, command, "fifo", "99"),
+        Fault::Does(command) => put(vm, &does(command, "other", "0"), "sysinit.target"),
+        Fault::Hogs(command) => put(vm, &does(command, "fifo", "99"), "sysinit.target"),
+        Fault::Hangs => put(vm, HANGS, "multi-user.target"),
         Fault::Built => {}
     }
     let time = falls_back(vm);
@@ -184,6 +208,11 @@ fn a_new_system_that_fails_gives_the_old_one_back() {
     let node = node(built);
     let bench = Bench::new(built);
     let (mut vm, data) = with_data(&bench, node, "failing");
+    // What is waited for to its end.
+    ask(
+        &vm,
+        "mkdir -p /etc/lamadist && echo patience=6 > /etc/lamadist/update.conf",
+    );
     let wanted = std::env::var("LAMADIST_FAULTS").unwrap_or_default();
     let next = Next::build();
     next.encrypt_to(&vm);

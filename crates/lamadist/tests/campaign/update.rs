@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Cuts that one run of an update gives. Each holds it up while its disk is copied.
 const EACH: usize = 40;
 /// Of so many cuts one is followed until the update is complete.
-const COMPLETED: usize = 5;
+const COMPLETED: usize = 10;
 
 /// What has to be as it was.
 const DATA: &str = "hostname; cat /etc/machine-id /etc/mine; sha256sum /var/lib/mine/*; \
