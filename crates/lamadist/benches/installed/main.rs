@@ -2,20 +2,21 @@
 //! What encryption and verity cost (docs/BENCHMARKS.md): `cargo bench -p lamadist --bench installed`.
 //!
 //! Boots an installed machine and the same image without encryption and verity by turns, installs to
-//! a disk beside `dd`, reads through each layer of the root, and prints tables. All of it in virtual
-//! machines, so only the ratios mean something.
+//! a disk beside `dd`, updates it beside `dd`, reads through each layer of the root, and prints
+//! tables. All of it in virtual machines, so only the ratios mean something.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../../tests/common/mod.rs"]
 mod common;
+mod installation;
+mod updating;
 
-use common::installed::{ask, installing};
+use common::installed::ask;
 use common::{Bench, Built, base, lamadist, scratch};
 use lama_image::index::{Index, Kind};
 use lama_image::pe;
 use lama_keys::{CertificateInfo, KeySet, Role};
-use lama_vm::{Bus, Disk, Stop, Vm};
-use std::os::unix::fs::MetadataExt;
+use lama_vm::{Stop, Vm};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -169,61 +170,6 @@ fn timed(vm: &Vm, command: &str) -> f64 {
     text.lines().last().unwrap().parse::<f64>().unwrap() / 1e9
 }
 
-fn installation(built: &Built, runs: usize) {
-    println!("\n| Installation, in the same machine | Median (smallest–largest) | Runs |");
-    println!("|---|---|---|");
-    let bench = bench(built);
-    let mut vm = bench
-        .machine("medium")
-        .disk(Disk::blank(16 << 30).serial("a"))
-        .disk(Disk::blank(16 << 30).serial("b"))
-        .disk(Disk::image(built.file(Kind::Disk)).on(Bus::Usb))
-        .boot();
-    vm.wait_ssh(Some(PATIENCE)).unwrap();
-    // What the kernel counts as written has all in it that mkfs only wants to be zero.
-    let file = bench.dir("medium").join("disk-0.raw");
-    let mut mib = 0;
-    let (mut whole, mut dd, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
-    for n in 0..runs {
-        let id = ask(&vm, "lsblk -dno PTUUID /dev/vda");
-        let answers = format!("disk=serial:a\\nwipe=yes\\nreinstall={id}\\nfinish=stay");
-        whole.push(timed(&vm, &installing(&answers, "")));
-        if n == 0 {
-            ask(&vm, "sync");
-            mib = (std::fs::metadata(&file).unwrap().blocks() * 512).div_ceil(1 << 20);
-            eprintln!("   {mib} MiB are written");
-        }
-        // What is installed, over and over, until it is as much.
-        let write = |to: &str| {
-            format!(
-                "while cat /dev/mapper/root; do :; done 2>/dev/null | \
-                 dd of={to} bs=1M count={mib} iflag=fullblock conv=fsync"
-            )
-        };
-        dd.push(timed(&vm, &write("/dev/vdb")));
-        ask(
-            &vm,
-            "echo x | cryptsetup luksFormat --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
-             --key-file - /dev/vdb && echo x | cryptsetup open --key-file - /dev/vdb sealed",
-        );
-        sealed.push(timed(&vm, &write("/dev/mapper/sealed")));
-        ask(&vm, "cryptsetup close sealed");
-    }
-    let whole = median(whole);
-    println!(
-        "| lama-node install | {:.1} s ({:.1}–{:.1}) | {runs} |",
-        whole.0, whole.1, whole.2
-    );
-    for (name, t) in [
-        ("dd of as many bytes", median(dd)),
-        ("dd of as many bytes, to LUKS", median(sealed)),
-    ] {
-        println!("| {name} | {:.1} s ({:.1}–{:.1}) | {runs} |", t.0, t.1, t.2);
-        println!("| · ratio | {:.2} : 1 | |", whole.0 / t.0);
-    }
-    vm.stop(Stop::Now).unwrap();
-}
-
 fn reading(built: &Built, secure: &Path, runs: usize) {
     let bench = bench(built);
     let mut vm = bench.clone_of(secure, "reading").boot();
@@ -290,10 +236,13 @@ fn main() {
     let built = base();
     assert!(KeySet::open(scratch().join("keys/development")).is_ok());
     if wanted("installation") {
-        installation(built, runs);
+        installation::installation(built, runs);
     }
-    if wanted("reading") || wanted("boot") {
+    if ["reading", "boot", "updating"].into_iter().any(wanted) {
         let secure = installed("secure", false);
+        if wanted("updating") {
+            updating::updating(built, &secure);
+        }
         if wanted("reading") {
             reading(built, &secure, runs);
         }
