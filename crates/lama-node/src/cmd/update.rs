@@ -298,6 +298,7 @@ mod tests {
                 loaded: Some(12 << 20),
                 size: Some(353 << 20),
                 uki: None,
+                ailing: Vec::new(),
                 installed: String::new(),
                 stage: Stage::Installed,
             }),

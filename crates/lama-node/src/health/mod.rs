@@ -10,7 +10,7 @@ pub mod own;
 pub mod parse;
 
 use crate::{Result, clock, fs};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub const PATH: &str = "/run/lamadist/health.json";
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 /// What a check says, by severity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It is well.
@@ -33,7 +33,7 @@ pub enum Verdict {
 }
 
 /// What a check found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The check.
     pub name: String,
@@ -68,7 +68,7 @@ impl Check {
 }
 
 /// The machine as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// No check failed.
@@ -78,7 +78,7 @@ pub enum State {
 }
 
 /// How the machine is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Health {
     /// As a whole.
     pub state: State,
@@ -108,6 +108,21 @@ impl Health {
             time: clock::now(),
             checks,
         }
+    }
+
+    /// What [`Health::write`] wrote.
+    ///
+    /// # Errors
+    /// Nothing was written in this boot, or it cannot be understood.
+    pub fn read(path: &Path) -> Result<Self> {
+        use crate::Context;
+        let what = format!("{} cannot be understood", path.display());
+        serde_json::from_str(&fs::text(path)?).context(what)
+    }
+
+    /// What failed.
+    pub fn failed(&self) -> impl Iterator<Item = &Finding> {
+        self.checks.iter().filter(|c| c.result == Verdict::Failed)
     }
 
     /// Writes it for other programs.

@@ -2,7 +2,10 @@
 //! What the checks read, as text.
 
 use super::{Answer, Verdict};
+use std::collections::BTreeSet;
 
+/// What comes before the units that have failed.
+const FAILED: &str = "failed: ";
 /// Share of space or inodes below which /var is worth a look, in percent.
 const FEW: u64 = 10;
 /// Share below which the machine is not well.
@@ -29,7 +32,13 @@ pub fn failed_units(text: &str) -> Answer {
     if units.is_empty() {
         return (Verdict::Ok, "no unit has failed".to_owned());
     }
-    (Verdict::Failed, format!("failed: {}", units.join(", ")))
+    (Verdict::Failed, format!("{FAILED}{}", units.join(", ")))
+}
+
+/// The units that [`failed_units`] names in its reason.
+pub fn named_units(reason: &str) -> BTreeSet<&str> {
+    let units = reason.strip_prefix(FAILED).unwrap_or_default();
+    units.split(", ").filter(|u| !u.is_empty()).collect()
 }
 
 /// Whether a unit is that of a session by systemd-logind, session-NUMBER.scope.

@@ -28,6 +28,7 @@ pub mod trial;
 pub mod version;
 
 use crate::boot_count::GivenUp;
+use crate::health::{self, Finding, Health};
 use crate::kernel::{Cmdline, Slot};
 use crate::loader::Loader;
 use crate::machine::{Machine, Partition, Role};
@@ -37,6 +38,7 @@ use book::{Book, DIR};
 use config::Config;
 use serde::Serialize;
 use std::path::Path;
+use std::time::Duration;
 use store::{Ahead, Store};
 use trial::{Outcome, Stage, Trial};
 use version::Version;
@@ -166,6 +168,7 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
         loaded: origin.loaded.map(|l| l.0),
         size: origin.loaded.map(|l| l.1),
         uki: manifest.uki,
+        ailing: ailing(),
         installed: clock::now(),
         stage: Stage::Installing,
     };
@@ -188,6 +191,22 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
     };
     book.begin(&trial)?;
     Ok(trial)
+}
+
+/// What is not well before an update; nothing where that cannot be told.
+fn ailing() -> Vec<Finding> {
+    // In its own service, which is no part of whatever runs here and may see more.
+    let run = Run::new("systemctl").args(["start", "lamadist-health.service"]);
+    let health = run
+        .within(Duration::from_secs(120))
+        .and_then(|_| Health::read(Path::new(health::PATH)));
+    match health {
+        Ok(h) => h.failed().cloned().collect(),
+        Err(e) => {
+            eprintln!("warning: whether the machine is well is not known: {e}");
+            Vec::new()
+        }
+    }
 }
 
 /// The oldest version that may run here.

@@ -81,6 +81,7 @@ pub fn rollback(allow: Allow) -> Result<Back> {
         loaded: None,
         size: None,
         uki: None,
+        ailing: Vec::new(),
         installed: clock::now(),
         stage: Stage::Installed,
     };

@@ -6,6 +6,8 @@
 //! the reason of a fallback survives it: both slots share /var. Nothing of it decides what is started.
 
 use super::version::Version;
+use crate::health::Finding;
+use crate::health::parse::named_units;
 use crate::kernel::Slot;
 use crate::{block, clock};
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,9 @@ pub struct Trial {
     /// SHA-256 of its UKI in hexadecimal, as the bundle said that was judged: no other is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uki: Option<String>,
+    /// What was not well already when it was installed, which is no fault of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ailing: Vec<Finding>,
     /// When, RFC 3339 in UTC.
     pub installed: String,
     /// How far it has come.
@@ -105,6 +110,18 @@ fn is_enough(tries: &u32) -> bool {
 }
 
 impl Trial {
+    /// Whether something was not well before. Of units, those have to be among the ones that had failed.
+    pub fn had(&self, f: &Finding) -> bool {
+        let mut before = self.ailing.iter().filter(|a| a.name == f.name);
+        before.any(|b| match f.name.as_str() {
+            "units" => {
+                let units = named_units(&f.reason);
+                !units.is_empty() && units.is_subset(&named_units(&b.reason))
+            }
+            _ => true,
+        })
+    }
+
     /// What came of it.
     pub fn outcome(&self, kept: bool, reason: String) -> Outcome {
         Outcome {
@@ -196,6 +213,7 @@ pub(super) fn fallen(trial: &Trial, clues: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::health::Verdict;
 
     /// One that waits for the restart.
     pub fn trial() -> Trial {
@@ -209,9 +227,37 @@ pub(super) mod tests {
             loaded: Some(12_900_000),
             size: Some(370_000_000),
             uki: None,
+            ailing: Vec::new(),
             installed: "2025-01-01T00:00:00Z".into(),
             stage: Stage::Installed,
         }
+    }
+
+    #[test]
+    fn what_ailed_before_is_no_fault_of_the_new_one() {
+        let finding = |name: &str, reason: &str| Finding {
+            name: name.into(),
+            result: Verdict::Failed,
+            reason: reason.into(),
+        };
+        let t = Trial {
+            ailing: vec![
+                finding("units", "failed: a.service, b.service"),
+                finding("disk", "it has 7 bad sectors"),
+            ],
+            ..trial()
+        };
+        assert!(t.had(&finding("units", "failed: b.service")));
+        assert!(t.had(&finding("disk", "it has 8 bad sectors")));
+        for (name, reason) in [
+            ("units", "failed: a.service, c.service"),
+            ("units", "no end after 10 s"),
+            ("time", "the clock is wrong"),
+        ] {
+            assert!(!t.had(&finding(name, reason)), "{name}: {reason}");
+        }
+        let json = serde_json::to_string(&t).unwrap();
+        assert_eq!(serde_json::from_str::<Trial>(&json).unwrap(), t);
     }
 
     #[test]
