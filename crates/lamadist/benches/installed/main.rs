@@ -13,7 +13,7 @@ mod updating;
 
 use common::installed::ask;
 use common::{Bench, Built, base, lamadist, scratch};
-use lama_image::index::{Index, Kind};
+use lama_image::index::Index;
 use lama_image::pe;
 use lama_keys::{CertificateInfo, KeySet, Role};
 use lama_vm::{Stop, Vm};
