@@ -213,6 +213,22 @@ fn what_must_not_be_installed_is_refused() {
     }
     let install = format!("lama-node update install {}", web.url("good.raucb"));
 
+    // A server that showed RAUC another bundle when it was asked what is in it.
+    let trial = format!(
+        "D=/var/lib/lamadist/update/trial.json; B=$(cat /proc/sys/kernel/random/boot_id); \
+         printf '{{\"from\":\"a\",\"to\":\"b\",\"before\":\"1\",\"version\":\"2\",\"boot\":\"%s\",\"uki\":\"{}\", \
+         \"installed\":\"t\",\"stage\":{{\"stage\":\"installing\"}}}}' $B > $D; \
+         rauc install {}; r=$?; cat /run/lamadist/slot-hook.error; rm $D; exit $r",
+        "0".repeat(64),
+        web.url("good.raucb")
+    );
+    refused(
+        &vm,
+        "another bundle than was looked at",
+        &trial,
+        "than the one that was looked at",
+    );
+
     // No room for the UKI.
     let fill = "mount /dev/lamadist/esp /mnt && \
                 head -c $(($(df --output=avail -B1 /mnt | tail -1) - 30000000)) /dev/zero \
