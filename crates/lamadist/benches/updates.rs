@@ -31,8 +31,8 @@ fn work() -> PathBuf {
 /// `lamadist` on one of the descriptions.
 fn lamadist(version: &str, args: &[&str]) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_lamadist"));
-    c.args(args)
-        .arg("--quiet")
+    c.arg("--quiet")
+        .args(args)
         .env("LAMADIST_DISTRO", work().join(version).join("distro"))
         .env("LAMADIST_KEYS", work().join("keys"))
         .env("LAMADIST_DEPLOY", work().join(version).join("deploy"));

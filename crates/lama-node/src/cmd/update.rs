@@ -9,7 +9,9 @@ use crate::update::judge::{Judged, boot_id, judge};
 use crate::update::obtain::How;
 use crate::update::store::Store;
 use crate::update::trial::{self, Stage, Trial};
-use crate::update::{Allow, Found, Origin, Standing, check, delta, flow, install, rauc, standing};
+use crate::update::{
+    Allow, Found, Origin, Standing, check, delta, flow, install, rauc, running, standing,
+};
 use crate::{Error, Result, block};
 use std::path::Path;
 use std::process::ExitCode;
@@ -192,13 +194,19 @@ fn auto() -> Result<()> {
     if config.automatic == Automatic::Off || config.source.url.is_none() {
         return Ok(());
     }
+    let trial = book.trial()?;
+    if let Some(t) = trial.as_ref().filter(|t| running().ok() == Some(t.to)) {
+        // That this fails now would be a reason against it.
+        eprintln!("{} is on trial itself", t.version);
+        return Ok(());
+    }
     // Whoever began an installation may have been killed since, and RAUC goes on.
     rauc::settle()?;
     let installs = config.automatic == Automatic::Install;
     // One of an earlier boot has been started already, or never will be.
     let boot = boot_id();
     let waits = |t: &Trial| t.stage == Stage::Installed && t.boot == boot;
-    let waiting = book.trial()?.as_ref().is_some_and(waits);
+    let waiting = trial.as_ref().is_some_and(waits);
     if !waiting {
         let found = if installs {
             flow::check_or_loaded(&config)?
@@ -211,6 +219,15 @@ fn auto() -> Result<()> {
             Store::clear_below(Path::new(DIR));
         }
         if !found.newer || !installs {
+            return Ok(());
+        }
+        // What came of it could not be written down.
+        let open = trial.filter(|t| t.version == found.version && t.stage != Stage::Installing);
+        if let Some(t) = open {
+            eprintln!(
+                "what came of {} is not known yet: see lamadist-judge.service",
+                t.version
+            );
             return Ok(());
         }
         let last = book.last()?;

@@ -79,7 +79,8 @@ impl Book {
         fs::remove(self.path("trial.json"))
     }
 
-    /// Writes down what came of it. The trial ends also where that cannot be written.
+    /// Writes down what came of it. Where that cannot be written, one that was kept has ended all the
+    /// same, and of another it is told at the next boot.
     ///
     /// # Errors
     /// It cannot be written.
@@ -94,7 +95,9 @@ impl Book {
         // In this order: after a power cut between them it is done once more, and counted twice, which
         // is a try less and no harm.
         let noted = write(&self.path("last.json"), &outcome);
-        // A full /var has no room for the one, and lets go of the other all the same.
+        if noted.is_err() && !outcome.kept {
+            return noted;
+        }
         let dropped = self.drop_trial();
         noted.and(dropped)
     }
@@ -261,12 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_ends_where_nothing_can_be_written() {
+    fn what_cannot_be_written_down_is_not_forgotten() {
         let (dir, book) = book();
         book.begin(&trial()).unwrap();
         // In the place of the file.
         fs::create_dir(dir.path().join("last.json/x")).unwrap();
         assert!(book.end(&trial().outcome(false, "x".into())).is_err());
+        assert_eq!(book.trial().unwrap(), Some(trial()));
+        assert!(book.end(&trial().outcome(true, String::new())).is_err());
         assert_eq!(book.trial().unwrap(), None);
     }
 

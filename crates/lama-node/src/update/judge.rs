@@ -80,13 +80,14 @@ fn judge_this(book: &Book, trial: Trial) -> Result<Judged> {
     // A mistake in the administrator's file is none of the new system's.
     let patience = Config::read().unwrap_or_default().patience;
     let time = left(Duration::from_secs(u64::from(patience) * 60));
-    let end = Instant::now() + time.max(CALL);
+    let end = Instant::now() + time;
     // Somebody may have taken it back meanwhile.
     let goes_on = || !matches!(book.trial(), Ok(None));
     let well = wait(look, time, STEADY, PAUSE);
     if !goes_on() {
         return Ok(Judged::Nothing);
     }
+    let end = end.max(Instant::now() + CALL);
     match well.and_then(|()| keep(trial.to, end)) {
         Ok(()) => {
             let outcome = trial.outcome(true, String::new());

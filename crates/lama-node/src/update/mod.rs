@@ -197,10 +197,14 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
 fn ailing() -> Vec<Finding> {
     // In its own service, which is no part of whatever runs here and may see more.
     let run = Run::new("systemctl").args(["start", "lamadist-health.service"]);
-    let health = run
+    let looked = run
         .within(Duration::from_secs(120))
-        .and_then(|_| Health::read(Path::new(health::PATH)));
-    match health {
+        .and_then(|o| match o.status.success() {
+            true => Ok(()),
+            // What lies there is of an earlier look.
+            false => Err(Error::new(String::from_utf8_lossy(&o.stderr).trim())),
+        });
+    match looked.and_then(|()| Health::read(Path::new(health::PATH))) {
         Ok(h) => h.failed().cloned().collect(),
         Err(e) => {
             eprintln!("warning: whether the machine is well is not known: {e}");

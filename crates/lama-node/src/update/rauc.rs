@@ -19,6 +19,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// How long an installation may come no further: RAUC 1.13 waits for ever for a server that is gone
 /// without a word.
 const STALLED: Duration = Duration::from_secs(15 * 60);
+/// Bytes that count as some way.
+const STEP: u64 = 1 << 16;
 /// Between two looks at that.
 const LOOK: Duration = Duration::from_secs(20);
 /// How often an installation is begun whose device went away.
@@ -91,7 +93,7 @@ impl Status {
             .json()
             .map_err(|e| {
                 e.hint(
-                    "see journalctl -u rauc; while RAUC installs something, it does nothing else",
+                    "see journalctl -u rauc; while RAUC is at something, it does nothing else (systemctl restart rauc ends that)",
                 )
             })
     }
@@ -167,7 +169,7 @@ pub fn install(bundle: &str) -> Result<()> {
             return Ok(());
         };
         if watch.stalled {
-            return Err(end(bundle));
+            return Err(end(&format!("the installation of {bundle}")));
         }
         if let Some(why) = fs::line(slot::WHY) {
             return Err(Error::new(format!("the bundle was not installed: {why}"))
@@ -194,17 +196,23 @@ pub fn install(bundle: &str) -> Result<()> {
 /// It was ended.
 pub fn settle() -> Result<()> {
     let mut watch = Watch::default();
-    while property("Operation").is_some_and(|o| o.as_str() == Some("installing")) {
+    loop {
+        match property("Operation") {
+            Some(o) if o.as_str() != Some("installing") => return Ok(()),
+            // It does not run, and cannot be started; whoever needs it will say so.
+            None if pid().is_none() => return Ok(()),
+            // While it looks at a bundle it answers nobody.
+            Some(_) | None => {}
+        }
         if !watch.moves(progress(), Instant::now()) {
-            return Err(end("what was begun before"));
+            return Err(end("what RAUC was at before"));
         }
         std::thread::sleep(LOOK);
     }
-    Ok(())
 }
 
-/// Ends an installation that comes no further.
-fn end(bundle: &str) -> Error {
+/// Ends something of RAUC's that comes no further.
+fn end(what: &str) -> Error {
     let minutes = STALLED.as_secs() / 60;
     let stop = Run::new("systemctl").args(["stop", "rauc.service"]);
     let stopped = stop.within(Duration::from_secs(300));
@@ -214,7 +222,7 @@ fn end(bundle: &str) -> Error {
         Err(e) => format!("RAUC does not stop: {e}"),
     };
     Error::new(format!(
-        "the installation of {bundle} came no further for {minutes} minutes; {how}"
+        "{what} came no further for {minutes} minutes; {how}"
     ))
     .hint("the running system is as before; the server or the way to it is gone, or the disk is")
 }
@@ -241,9 +249,28 @@ impl Watch {
     }
 }
 
-/// How far RAUC is: percent, in words, and how deep in its steps.
+/// How far RAUC is: percent, in words, and how deep in its steps; and, since RAUC 1.13 says nothing of
+/// that while it writes an image by its index, how much it has read and written (proc_pid_io(5)).
 fn progress() -> Option<Value> {
-    property("Progress")
+    let io = fs::text(format!("/proc/{}/io", pid()?)).ok()?;
+    Some(serde_json::json!([property("Progress"), moved(&io)]))
+}
+
+/// How often [`STEP`] bytes were read and written: less than that it does to wake itself.
+fn moved(io: &str) -> u64 {
+    let of = |l: &str| match l.split_once(": ")? {
+        ("rchar" | "wchar", n) => n.trim().parse::<u64>().ok(),
+        _ => None,
+    };
+    io.lines().filter_map(of).sum::<u64>() / STEP
+}
+
+/// The process of RAUC's service, where it runs.
+fn pid() -> Option<u32> {
+    let run = Run::new("systemctl").args(["show", "--value", "--property=MainPID", "rauc.service"]);
+    let out = run.within(ANSWER).ok()?;
+    let pid = String::from_utf8_lossy(&out.stdout).trim().parse().ok()?;
+    (pid != 0).then_some(pid)
 }
 
 /// Why RAUC's last installation failed.
@@ -286,7 +313,12 @@ pub fn info(bundle: &str) -> Result<Manifest> {
         .args(["--system", "--json=short", "--timeout=300", "call", "--"])
         .args([SERVICE, "/", INTERFACE])
         .args(["InspectBundle", "sa{sv}", &source, "0"]);
-    run.json()
+    let answer = run.json();
+    // It waits for ever for a server that is there and says nothing, and answers nobody meanwhile.
+    if answer.is_err() && pid().is_some() && property("Operation").is_none() {
+        return Err(end(&format!("RAUC's look at {bundle}")));
+    }
+    answer
         .and_then(|v| Manifest::of_bus(&v).ok_or_else(|| Error::new("RAUC's answer is none")))
         .map_err(nothing)
 }
@@ -387,7 +419,14 @@ mod tests {
         let mut w = Watch::default();
         let start = Instant::now();
         let at = |minutes: u64| start + Duration::from_secs(minutes * 60);
-        let progress = |n: u32| Some(serde_json::json!([n, "Copying image to rootfs.1", 3]));
+        let io = |n: u32| moved(&format!("rchar: {}\nwchar: 9\nsyscr: 900000\n", n << 16));
+        // RAUC 1.13 stays at the same percent.
+        let progress = |n| {
+            Some(serde_json::json!([
+                [40, "Copying image to rootfs.1", 3],
+                io(n)
+            ]))
+        };
         assert!(w.moves(None, at(0)) && w.moves(progress(1), at(14)));
         assert!(w.moves(progress(1), at(28)) && w.moves(progress(2), at(29)));
         assert!(w.moves(None, at(43)) && !w.moves(progress(2), at(44)));

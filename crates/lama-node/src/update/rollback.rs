@@ -8,7 +8,7 @@ use super::book::{Book, DIR};
 use super::rauc::{self, Status};
 use super::trial::{Outcome, Stage, TRIES, Trial};
 use super::version::Version;
-use super::{Allow, judge, oldest, open, running};
+use super::{Allow, ailing, judge, oldest, open, running};
 use crate::kernel::Slot;
 use crate::machine::Machine;
 use crate::run::Run;
@@ -53,12 +53,19 @@ pub fn rollback(allow: Allow) -> Result<Back> {
             // It may be about to keep this system.
             let judge = Run::new("systemctl").args(["stop", "lamadist-judge.service"]);
             judge.run()?;
+            if let Err(e) = rauc::keep(to) {
+                let judge = Run::new("systemctl").args(["--no-block", "start"]);
+                judge.arg("lamadist-judge.service").run()?;
+                return Err(e);
+            }
+            // The firmware knows; that it cannot be written down changes nothing.
             let outcome = t.outcome(false, "taken back by hand".to_owned());
-            book.end(&Outcome {
+            if let Err(e) = book.end(&Outcome {
                 tries: TRIES,
                 ..outcome
-            })?;
-            rauc::keep(to)?;
+            }) {
+                eprintln!("{e}");
+            }
             return Ok(Back {
                 slot: to,
                 version: Some(t.before),
@@ -81,7 +88,7 @@ pub fn rollback(allow: Allow) -> Result<Back> {
         loaded: None,
         size: None,
         uki: None,
-        ailing: Vec::new(),
+        ailing: ailing(),
         installed: clock::now(),
         stage: Stage::Installed,
     };

@@ -110,7 +110,8 @@ fn is_enough(tries: &u32) -> bool {
 }
 
 impl Trial {
-    /// Whether something was not well before. Of units, those have to be among the ones that had failed.
+    /// Whether something was not well before, and in the same way, whatever numbers were in it. Of units,
+    /// those have to be among the ones that had failed.
     pub fn had(&self, f: &Finding) -> bool {
         let mut before = self.ailing.iter().filter(|a| a.name == f.name);
         before.any(|b| match f.name.as_str() {
@@ -118,7 +119,7 @@ impl Trial {
                 let units = named_units(&f.reason);
                 !units.is_empty() && units.is_subset(&named_units(&b.reason))
             }
-            _ => true,
+            _ => words(&b.reason) == words(&f.reason),
         })
     }
 
@@ -140,6 +141,11 @@ impl Trial {
             },
         }
     }
+}
+
+/// A reason without its numbers.
+fn words(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// `loaded 12.3 MiB instead of 353 MiB`, where it is known what was loaded.
@@ -252,6 +258,7 @@ pub(super) mod tests {
         for (name, reason) in [
             ("units", "failed: a.service, c.service"),
             ("units", "no end after 10 s"),
+            ("disk", "no end after 10 s"),
             ("time", "the clock is wrong"),
         ] {
             assert!(!t.had(&finding(name, reason)), "{name}: {reason}");
