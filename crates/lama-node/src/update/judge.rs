@@ -81,10 +81,9 @@ fn judge_this(book: &Book, trial: Trial) -> Result<Judged> {
     let patience = Config::read().unwrap_or_default().patience;
     let time = left(Duration::from_secs(u64::from(patience) * 60));
     let end = Instant::now() + time;
-    // Somebody may have taken it back meanwhile.
-    let goes_on = || !matches!(book.trial(), Ok(None));
     let well = wait(look, time, STEADY, PAUSE);
-    if !goes_on() {
+    // Somebody may have taken it back meanwhile.
+    if matches!(book.trial(), Ok(None)) {
         return Ok(Judged::Nothing);
     }
     let end = end.max(Instant::now() + CALL);

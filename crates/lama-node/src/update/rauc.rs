@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const SERVICE: &str = "de.pengutronix.rauc";
 /// What it answers to there (RAUC 1.13, "D-Bus API").
 const INTERFACE: &str = "de.pengutronix.rauc.Installer";
+/// How long RAUC may take to look at a bundle.
+const INSPECTED: Duration = Duration::from_secs(300);
 /// How long RAUC may take to mark a slot.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long an installation may come no further: RAUC 1.13 waits for ever for a server that is gone
@@ -169,7 +171,7 @@ pub fn install(bundle: &str) -> Result<()> {
             return Ok(());
         };
         if watch.stalled {
-            return Err(end(&format!("the installation of {bundle}")));
+            return Err(end(&format!("the installation of {bundle}"), STALLED));
         }
         if let Some(why) = fs::line(slot::WHY) {
             return Err(Error::new(format!("the bundle was not installed: {why}"))
@@ -205,15 +207,15 @@ pub fn settle() -> Result<()> {
             Some(_) | None => {}
         }
         if !watch.moves(progress(), Instant::now()) {
-            return Err(end("what RAUC was at before"));
+            return Err(end("what RAUC was at before", STALLED));
         }
         std::thread::sleep(LOOK);
     }
 }
 
-/// Ends something of RAUC's that comes no further.
-fn end(what: &str) -> Error {
-    let minutes = STALLED.as_secs() / 60;
+/// Ends something of RAUC's that came no further for so long.
+fn end(what: &str, time: Duration) -> Error {
+    let minutes = time.as_secs() / 60;
     let stop = Run::new("systemctl").args(["stop", "rauc.service"]);
     let stopped = stop.within(Duration::from_secs(300));
     let how = match stopped {
@@ -310,13 +312,15 @@ pub fn info(bundle: &str) -> Result<Manifest> {
         path.to_string_lossy().into_owned()
     };
     let run = Run::new("busctl")
-        .args(["--system", "--json=short", "--timeout=300", "call", "--"])
+        .args(["--system", "--json=short"])
+        .arg(format!("--timeout={}", INSPECTED.as_secs()))
+        .args(["call", "--"])
         .args([SERVICE, "/", INTERFACE])
         .args(["InspectBundle", "sa{sv}", &source, "0"]);
     let answer = run.json();
     // It waits for ever for a server that is there and says nothing, and answers nobody meanwhile.
     if answer.is_err() && pid().is_some() && property("Operation").is_none() {
-        return Err(end(&format!("RAUC's look at {bundle}")));
+        return Err(end(&format!("RAUC's look at {bundle}"), INSPECTED));
     }
     answer
         .and_then(|v| Manifest::of_bus(&v).ok_or_else(|| Error::new("RAUC's answer is none")))
