@@ -164,6 +164,19 @@ impl Run {
         Err(failed(&line, &out))
     }
 
+    /// As [`Run::within`]; another status than 0 is an error.
+    ///
+    /// # Errors
+    /// It cannot be started, fails, or the time is over.
+    pub fn run_within(self, limit: Duration) -> Result<Output> {
+        let line = self.line();
+        let out = self.within(limit)?;
+        if out.status.success() {
+            return Ok(out);
+        }
+        Err(failed(&line, &out))
+    }
+
     /// As [`Run::show`], as long as `goes_on` says so, which is asked each `pause`; then it is killed.
     ///
     /// # Errors
@@ -314,6 +327,9 @@ mod tests {
             (&b"a\n"[..], &b"b\n"[..])
         );
         assert_eq!(out.status.code(), Some(3));
+        let fails = Run::new("sh").args(["-c", "echo why >&2; exit 3"]);
+        let e = fails.run_within(Duration::from_secs(5)).unwrap_err();
+        assert!(e.to_string().ends_with("exit status: 3\n  why"), "{e}");
         // What holds the pipe is killed with it, and much output stops nobody.
         assert!(run("sleep 60 & exit 0").unwrap().status.success());
         let out = run("head -c 3000000 /dev/zero").unwrap();

@@ -58,11 +58,7 @@ fn good(verdict: bool, otherwise: Verdict, yes: &str, no: &str) -> Answer {
 
 fn units() -> Result<Answer> {
     let run = Run::new("systemctl").args(["--failed", "--plain", "--no-legend", "--no-pager"]);
-    let out = run.within(LIMIT)?;
-    if !out.status.success() {
-        let said = String::from_utf8_lossy(&out.stderr);
-        return Err(Error::new(format!("systemctl: {}", said.trim())));
-    }
+    let out = run.run_within(LIMIT)?;
     Ok(parse::failed_units(&String::from_utf8_lossy(&out.stdout)))
 }
 

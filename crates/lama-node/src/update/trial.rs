@@ -135,6 +135,7 @@ impl Trial {
             size: self.size,
             reason,
             tries: match self.stage {
+                _ if kept => TRIES,
                 Stage::Installing => 0,
                 Stage::Installed | Stage::Started { .. } => 1,
                 Stage::Failed { .. } => TRIES,
@@ -285,6 +286,8 @@ pub(super) mod tests {
         // What an earlier version wrote down was judged.
         let json = serde_json::to_string(&not).unwrap();
         assert!(!json.contains("tries"), "{json}");
+        let kept = serde_json::to_string(&up).unwrap();
+        assert!(!kept.contains("tries"), "{kept}");
         assert_eq!(serde_json::from_str::<Outcome>(&json).unwrap(), not);
     }
 }
