@@ -346,3 +346,32 @@ fn what_was_loaded_ahead_needs_no_server() {
     assert!(e.contains("the server has not got it"), "{e}");
     assert_eq!(u.left(), [""; 0]);
 }
+
+#[test]
+fn a_download_that_was_begun_goes_on() {
+    let Some(u) = Update::new() else { return };
+    let whole = u.bundle.len();
+    let cut = [Does::Cut(whole / 2), Does::Cut(0), Does::Cut(0)];
+    u.server.then(BUNDLE, &cut);
+    u.get(How::Download, false).unwrap_err();
+    assert_eq!(u.left(), ["raucb.part"]);
+    u.asked();
+    let got = u.get(How::Best, false).unwrap();
+    u.is_it(&got);
+    assert_eq!((got.streams(), u.asked()), (false, vec![BUNDLE.to_owned()]));
+    u.store().clear().unwrap();
+    // The server is still gone: RAUC may try.
+    u.server.then(BUNDLE, &cut);
+    u.get(How::Download, false).unwrap_err();
+    u.server.then(BUNDLE, &[Does::Cut(0); 3]);
+    let got = u.get(How::Best, false).unwrap();
+    u.is_streamed(&got);
+    assert!(got.streams() && got.no_delta.is_none());
+    u.store().clear().unwrap();
+    // A delta bundle comes first all the same.
+    u.server.then(BUNDLE, &cut);
+    u.get(How::Download, false).unwrap_err();
+    u.asked();
+    assert!(u.get(How::Best, true).unwrap().made);
+    assert_eq!(u.asked(), [DELTA]);
+}

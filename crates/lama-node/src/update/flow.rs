@@ -7,6 +7,7 @@ use super::curl::Curl;
 use super::fetch::Patience;
 use super::node::Here;
 use super::obtain::{self, Got, How, With};
+use super::rauc::Failure;
 use super::server::{Found, check, find};
 use super::store::{Ahead, Store};
 use super::trial::{self, Trial};
@@ -36,20 +37,39 @@ pub fn check_or_loaded(config: &Config) -> Result<Found> {
     }
 }
 
-/// Installs what the server offers.
+/// Installs what the server offers. A stream that breaks off is not all there is: a download goes on
+/// where it was, over a way that never holds long enough for RAUC, too.
 ///
 /// # Errors
 /// As [`install`], or it cannot be loaded.
 pub fn update(found: &Found, allow: Allow, how: How) -> Result<Trial> {
     let (here, store) = begin()?;
-    let got = with(&here, &store, |w| obtain::obtain(w, &found.offer(), how))?;
+    let get = |how| with(&here, &store, |w| obtain::obtain(w, &found.offer(), how));
+    let got = get(how)?;
+    let result = install_got(found, allow, &store, &got);
+    match result {
+        Err(f) if f.broke && got.streams() && how == How::Best => {
+            let why = obtain::one_line(&f.why);
+            eprintln!("streamed, it was not installed: {why}; the whole bundle is loaded first");
+            Ok(install_got(found, allow, &store, &get(How::Download)?)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn install_got(
+    found: &Found,
+    allow: Allow,
+    store: &Store,
+    got: &Got,
+) -> std::result::Result<Trial, Failure> {
     let origin = Origin {
         expected: Some(found.version.clone()),
         // Who is not reached now need not be reached afterwards.
         server: (found.file != store.channel()).then(|| found.channel.clone()),
         loaded: got.loaded.map(|n| (n, found.size)),
     };
-    hand_over(&store, &got, allow, &origin)
+    hand_over(store, got, allow, &origin)
 }
 
 /// Installs the bundle that a delta bundle, a file, leads to.
@@ -63,7 +83,7 @@ pub fn install_delta(file: &Path, allow: Allow) -> Result<Trial> {
         expected: Some(version),
         ..Origin::default()
     };
-    hand_over(&store, &got, allow, &origin)
+    Ok(hand_over(&store, &got, allow, &origin)?)
 }
 
 /// Loads all that an installation of what the server offers needs.
@@ -102,7 +122,12 @@ fn with<T>(here: &Here, store: &Store, what: impl FnOnce(&With<'_>) -> T) -> T {
 
 /// Installs what was obtained. It is gone afterwards, or as much of it as can be had again without the
 /// server.
-fn hand_over(store: &Store, got: &Got, allow: Allow, origin: &Origin) -> Result<Trial> {
+fn hand_over(
+    store: &Store,
+    got: &Got,
+    allow: Allow,
+    origin: &Origin,
+) -> std::result::Result<Trial, Failure> {
     let result = install(&got.bundle, allow, origin);
     match &result {
         Ok(trial) => {

@@ -36,6 +36,7 @@ use crate::run::Run;
 use crate::{Error, Result, clock, generator};
 use book::{Book, DIR};
 use config::Config;
+use rauc::Failure;
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
@@ -145,7 +146,7 @@ fn judged(book: &Book, slot: Slot) -> Result<()> {
 /// # Errors
 /// RAUC does not trust it, it is for other machines, older, or revoked, this system is on trial itself.
 /// Whatever goes wrong, the system that runs is as before.
-pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
+pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> std::result::Result<Trial, Failure> {
     let slot = running()?;
     let to = slot.other().unwrap_or(slot);
     let machine = Machine::read()?;
@@ -181,9 +182,9 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
     }
     // Before it is written: RAUC's last act lets the firmware start it.
     book.begin(&trial)?;
-    if let Err(e) = rauc::install(bundle) {
+    if let Err(failure) = rauc::install(bundle) {
         book.drop_trial()?;
-        return Err(e);
+        return Err(failure);
     }
     let trial = Trial {
         stage: Stage::Installed,
@@ -197,14 +198,9 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> Result<Trial> {
 fn ailing() -> Vec<Finding> {
     // In its own service, which is no part of whatever runs here and may see more.
     let run = Run::new("systemctl").args(["start", "lamadist-health.service"]);
-    let looked = run
-        .within(Duration::from_secs(120))
-        .and_then(|o| match o.status.success() {
-            true => Ok(()),
-            // What lies there is of an earlier look.
-            false => Err(Error::new(String::from_utf8_lossy(&o.stderr).trim())),
-        });
-    match looked.and_then(|()| Health::read(Path::new(health::PATH))) {
+    // Where it fails, what lies there is of an earlier look.
+    let looked = run.run_within(Duration::from_secs(120));
+    match looked.and_then(|_| Health::read(Path::new(health::PATH))) {
         Ok(h) => h.failed().cloned().collect(),
         Err(e) => {
             eprintln!("warning: whether the machine is well is not known: {e}");

@@ -59,6 +59,13 @@ pub struct Got {
     pub no_delta: Option<String>,
 }
 
+impl Got {
+    /// Whether RAUC loads it.
+    pub fn streams(&self) -> bool {
+        self.bundle.contains("://")
+    }
+}
+
 /// With what it is obtained.
 pub struct With<'a> {
     /// Where it lies meanwhile.
@@ -73,9 +80,12 @@ pub struct With<'a> {
     pub free: &'a dyn Fn() -> Result<u64>,
 }
 
-/// The ways, the best first; the next is taken where one fails.
-fn ways(how: How, delta: bool) -> &'static [Way] {
+/// The ways, the best first; the next is taken where one fails. A bundle that was `begun` to be loaded
+/// goes on.
+fn ways(how: How, delta: bool, begun: bool) -> &'static [Way] {
     match (how, delta) {
+        (How::Best, true) if begun => &[Way::Delta, Way::Whole, Way::Stream],
+        (How::Best, false) if begun => &[Way::Whole, Way::Stream],
         (How::Best, true) => &[Way::Delta, Way::Stream],
         (How::Best, false) | (How::Stream, _) => &[Way::Stream],
         (How::Ahead, true) => &[Way::Delta, Way::Whole],
@@ -96,27 +106,35 @@ pub fn obtain(with: &With<'_>, offer: &Offer<'_>, how: How) -> Result<Got> {
             return Ok(got(&path, Some(note.loaded)));
         }
     }
-    let mut ways = ways(how, offer.delta.is_some()).iter();
-    let mut way = ways.next();
+    let part = with.store.part(offer.bundle.sha256, Kind::Bundle)?;
+    let begun = fs::size(&part).is_some_and(|n| n > 0);
+    let mut ways = ways(how, offer.delta.is_some(), begun).iter().copied();
+    let mut way = ways.next().unwrap_or(Way::Stream);
     let mut no_delta = None;
     loop {
         let result = match (way, &offer.delta) {
-            (Some(Way::Delta), Some(d)) => by_delta(with, offer, d, how, &mut note),
-            (Some(Way::Whole), _) => {
+            (Way::Delta, Some(d)) => by_delta(with, offer, d, how, &mut note),
+            (Way::Whole, _) => {
                 load(with, &offer.bundle, &mut note, 0).map(|path| got(&path, Some(note.loaded)))
             }
             _ => Ok(got(Path::new(offer.bundle.url), None)),
         };
-        way = ways.next();
-        match (result, way) {
-            (Err(e), Some(w)) => {
-                let instead = match w {
+        match (result, ways.next()) {
+            (Err(e), Some(next)) => {
+                let why = one_line(&e);
+                let instead = match next {
                     Way::Stream => "streamed",
                     _ => "loaded",
                 };
-                let why = one_line(&e);
-                eprintln!("no delta bundle: {why}; the whole bundle is {instead} instead");
-                no_delta = Some(why);
+                let what = match way {
+                    Way::Delta => "delta bundle",
+                    _ => "download",
+                };
+                eprintln!("no {what}: {why}; the whole bundle is {instead} instead");
+                if way == Way::Delta {
+                    no_delta = Some(why);
+                }
+                way = next;
             }
             (result, _) => return result.map(|got| Got { no_delta, ..got }),
         }
@@ -254,7 +272,7 @@ fn room(free: u64, needed: u64) -> Result<()> {
 }
 
 /// An error in one line.
-fn one_line(e: &Error) -> String {
+pub(super) fn one_line(e: &Error) -> String {
     let text = e.to_string();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     lines.join(" ")
@@ -266,15 +284,18 @@ mod tests {
 
     #[test]
     fn what_loads_least_comes_first() {
-        for (how, delta, want) in [
-            (How::Best, true, &[Way::Delta, Way::Stream][..]),
-            (How::Best, false, &[Way::Stream]),
-            (How::Stream, true, &[Way::Stream]),
-            (How::Download, true, &[Way::Whole]),
-            (How::Ahead, true, &[Way::Delta, Way::Whole]),
-            (How::Ahead, false, &[Way::Whole]),
+        use Way::{Delta, Stream, Whole};
+        for (how, delta, begun, want) in [
+            (How::Best, true, false, &[Delta, Stream][..]),
+            (How::Best, false, false, &[Stream]),
+            (How::Best, true, true, &[Delta, Whole, Stream]),
+            (How::Best, false, true, &[Whole, Stream]),
+            (How::Stream, true, true, &[Stream]),
+            (How::Download, true, false, &[Whole]),
+            (How::Ahead, true, false, &[Delta, Whole]),
+            (How::Ahead, false, true, &[Whole]),
         ] {
-            assert_eq!(ways(how, delta), want, "{how:?}");
+            assert_eq!(ways(how, delta, begun), want, "{how:?}");
         }
     }
 

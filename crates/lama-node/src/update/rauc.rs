@@ -157,11 +157,36 @@ impl Status {
     }
 }
 
+/// Why a bundle was not installed.
+#[derive(Debug)]
+pub struct Failure {
+    /// In words.
+    pub why: Error,
+    /// Whether the bundle was not refused: the way to it broke off, or RAUC failed at something else.
+    pub broke: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(why: Error) -> Self {
+        Self { why, broke: false }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(f: Failure) -> Self {
+        f.why
+    }
+}
+
+fn broke(why: Error) -> Failure {
+    Failure { why, broke: true }
+}
+
 /// Installs a bundle, with RAUC's own progress on this terminal.
 ///
 /// # Errors
 /// RAUC refuses it, or fails: the slot that runs is as before.
-pub fn install(bundle: &str) -> Result<()> {
+pub fn install(bundle: &str) -> std::result::Result<(), Failure> {
     let mut left = ATTEMPTS;
     loop {
         fs::remove(slot::WHY)?;
@@ -171,11 +196,13 @@ pub fn install(bundle: &str) -> Result<()> {
             return Ok(());
         };
         if watch.stalled {
-            return Err(end(&format!("the installation of {bundle}"), STALLED));
+            let what = format!("the installation of {bundle}");
+            return Err(broke(end(&what, STALLED)));
         }
         if let Some(why) = fs::line(slot::WHY) {
-            return Err(Error::new(format!("the bundle was not installed: {why}"))
-                .hint("the running system is as before; journalctl -u rauc tells more"));
+            let why = Error::new(format!("the bundle was not installed: {why}"))
+                .hint("the running system is as before; journalctl -u rauc tells more");
+            return Err(why.into());
         }
         left -= 1;
         if left > 0 && last_error().is_some_and(|why| lost_its_device(bundle, &why)) {
@@ -183,11 +210,10 @@ pub fn install(bundle: &str) -> Result<()> {
             std::thread::sleep(Duration::from_secs(1));
             continue;
         }
-        return Err(
-            Error::new(format!("the bundle was not installed: {e}")).hint(
-                "what RAUC said is above, and in journalctl -u rauc; the running system is as before",
-            ),
+        let why = Error::new(format!("the bundle was not installed: {e}")).hint(
+            "what RAUC said is above, and in journalctl -u rauc; the running system is as before",
         );
+        return Err(broke(why));
     }
 }
 
@@ -217,10 +243,9 @@ pub fn settle() -> Result<()> {
 fn end(what: &str, time: Duration) -> Error {
     let minutes = time.as_secs() / 60;
     let stop = Run::new("systemctl").args(["stop", "rauc.service"]);
-    let stopped = stop.within(Duration::from_secs(300));
+    let stopped = stop.run_within(Duration::from_secs(300));
     let how = match stopped {
-        Ok(o) if o.status.success() => "RAUC was stopped".to_owned(),
-        Ok(o) => format!("RAUC does not stop: {}", o.status),
+        Ok(_) => "RAUC was stopped".to_owned(),
         Err(e) => format!("RAUC does not stop: {e}"),
     };
     Error::new(format!(
@@ -303,7 +328,7 @@ fn lost_its_device(bundle: &str, why: &str) -> bool {
 ///
 /// # Errors
 /// RAUC does not trust it, cannot read or decrypt it.
-pub fn info(bundle: &str) -> Result<Manifest> {
+pub fn info(bundle: &str) -> std::result::Result<Manifest, Failure> {
     let nothing = |e: Error| e.hint("nothing was installed; lamadist verify FILE tells more");
     let source = if bundle.contains("://") {
         bundle.to_owned()
@@ -320,11 +345,13 @@ pub fn info(bundle: &str) -> Result<Manifest> {
     let answer = run.json();
     // It waits for ever for a server that is there and says nothing, and answers nobody meanwhile.
     if answer.is_err() && pid().is_some() && property("Operation").is_none() {
-        return Err(end(&format!("RAUC's look at {bundle}"), INSPECTED));
+        let what = format!("RAUC's look at {bundle}");
+        return Err(broke(end(&what, INSPECTED)));
     }
-    answer
+    let manifest = answer
         .and_then(|v| Manifest::of_bus(&v).ok_or_else(|| Error::new("RAUC's answer is none")))
-        .map_err(nothing)
+        .map_err(nothing)?;
+    Ok(manifest)
 }
 
 /// A bundle's manifest, as far as it matters here.
@@ -389,14 +416,11 @@ fn mark(how: &str, slot: Slot) -> Result<()> {
         Slot::B => "rootfs.1",
         Slot::Live => return Err(Error::new("a medium has no slots")),
     };
-    let line = format!("rauc status {how} {which}");
     let run = Run::new("rauc").args(["status", how, which]);
-    let out = run.within(ANSWER)?;
-    if out.status.success() {
-        return Ok(());
+    match run.run_within(ANSWER) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(e.hint("see journalctl -u rauc")),
     }
-    let said = String::from_utf8_lossy(&out.stderr);
-    Err(Error::new(format!("{line}: {}", said.trim())).hint("see journalctl -u rauc"))
 }
 
 #[cfg(test)]
