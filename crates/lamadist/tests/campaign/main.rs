@@ -9,6 +9,7 @@ mod bootcount;
 mod common;
 mod failing;
 mod install;
+mod mute;
 mod refused;
 mod rotation;
 mod secret;

@@ -176,6 +176,11 @@ impl Web {
         // Where QEMU's own network has the host.
         format!("http://10.0.2.2:{}/{name}", self.port)
     }
+
+    /// Where this machine does.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 impl Drop for Web {
