@@ -22,8 +22,10 @@ pub struct About {
     pub image: String,
     /// The root hash of the root in it, in hexadecimal.
     pub root_hash: String,
-    /// The oldest version that it can be installed from.
+    /// The oldest version that the system in it installs.
     pub min_version: Option<String>,
+    /// The version since which earlier ones cannot read the data any more, and what becomes of it.
+    pub migration: Option<(String, String)>,
     /// Whether development keys signed it.
     pub development: bool,
 }
@@ -63,6 +65,10 @@ impl About {
             ("image", &self.image),
             ("root-hash", &self.root_hash),
             ("min-version", min.unwrap_or("0")),
+            (
+                "migration-since",
+                self.migration.as_ref().map_or("0", |m| &m.0),
+            ),
         ];
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
         for (what, value) in values {
@@ -92,6 +98,14 @@ impl About {
         );
         if let Some(v) = min {
             let _ = writeln!(s, "min-version={v}");
+        }
+        if let Some((since, note)) = &self.migration {
+            // A line without what GLib's GKeyFile would read otherwise (`lama-model` looks).
+            let _ = write!(
+                s,
+                "migration-since={since}\nmigration-note={}\n",
+                note.trim()
+            );
         }
         Ok(s)
     }
@@ -175,6 +189,7 @@ mod tests {
             image: "base".into(),
             root_hash: "00ff".into(),
             min_version: Some("1.0.0".into()),
+            migration: Some(("1.2.0".into(), "a note, of two words".into())),
             development: true,
         };
         let image = |class, how| Image {
@@ -188,6 +203,8 @@ mod tests {
         assert_eq!(m.get("bundle", "format"), Some("crypt"));
         assert_eq!(m.get(META, "min-version"), Some("1.0.0"));
         assert_eq!(m.get(META, "development"), Some("yes"));
+        assert_eq!(m.get(META, "migration-since"), Some("1.2.0"));
+        assert_eq!(m.get(META, "migration-note"), Some("a note, of two words"));
         let read = m.images();
         assert_eq!(read[0].adaptive, ["block-hash-index"]);
         assert_eq!(

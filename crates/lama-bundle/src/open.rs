@@ -71,8 +71,12 @@ pub struct Summary {
     pub image: Option<String>,
     /// The root hash.
     pub root_hash: Option<String>,
-    /// The oldest version it can be installed from.
+    /// The oldest version that the system in it installs.
     pub min_version: Option<String>,
+    /// The version since which earlier ones cannot read the data any more.
+    pub migration_since: Option<String>,
+    /// What becomes of the data.
+    pub migration_note: Option<String>,
     /// Whether development keys signed it.
     pub development: bool,
     /// The images.
@@ -227,6 +231,8 @@ impl Bundle {
             image: get(META, "image"),
             root_hash: get(META, "root-hash"),
             min_version: get(META, "min-version"),
+            migration_since: get(META, "migration-since"),
+            migration_note: get(META, "migration-note"),
             development: get(META, "development").as_deref() == Some("yes"),
             images: m.map(Manifest::images).unwrap_or_default(),
             signers: signed.map_or_else(Vec::new, |s| s.signed_by().cloned().collect()),

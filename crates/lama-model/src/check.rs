@@ -64,6 +64,16 @@ fn distro(d: &Distro, o: &Origin, root: &Path) -> Result<()> {
         let h = "write three numbers, such as \"1.4.0\"".to_owned();
         return Err(o.error(at(&d.version), m, h));
     }
+    if let Some(m) = &d.migration {
+        // A bundle's manifest has it as a value of GLib's key files.
+        let plain = |c: char| !c.is_control() && c != '\\';
+        if m.note.trim().is_empty() || m.note.len() > 300 || !m.note.chars().all(plain) {
+            let h = "say in one line which data changes, and how".to_owned();
+            let what =
+                "the note of [migration] is not a line of at most 300 characters without `\\`";
+            return Err(o.error(at(&m.note), what, h));
+        }
+    }
     if d.feeds.is_empty() {
         let h = "describe one as [feeds.NAME]".to_owned();
         return Err(o.error(0..0, "there is no package feed", h));

@@ -2,6 +2,7 @@
 //! `distro/lamadist.toml`: the distribution itself.
 
 use crate::error::suggest;
+use crate::machine::Version;
 use crate::{Arch, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ pub struct Distro {
     /// The time that everything built carries, in seconds since 1970
     /// (<https://reproducible-builds.org/specs/source-date-epoch/>).
     pub source_date_epoch: u64,
+    /// What this version does to data that earlier ones left.
+    #[serde(default)]
+    pub migration: Option<Migration>,
     /// Release tracks by name.
     pub tracks: BTreeMap<String, Track>,
     /// Package feeds of the debian engine by name.
@@ -54,6 +58,17 @@ impl Distro {
             hint: suggest(name, self.tracks.keys().map(String::as_str)),
         })
     }
+}
+
+/// A change of data on /var after which earlier versions cannot read it any more: nobody goes back over
+/// it without being told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Migration {
+    /// The first version that does it, `MAJOR.MINOR.PATCH`.
+    pub since: Version,
+    /// What becomes of which data, for the administrator, in a line of at most 300 characters.
+    pub note: String,
 }
 
 /// The compiler of the program on the node, from the feeds like everything else.

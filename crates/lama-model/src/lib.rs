@@ -23,7 +23,7 @@ mod schema;
 pub mod scripts;
 mod select;
 
-pub use distro::{Distro, Feed, Toolchain, Track};
+pub use distro::{Distro, Feed, Migration, Toolchain, Track};
 pub use error::{Error, Result, parse};
 pub use image::{Compression, Image, PackageGroup};
 pub use layout::Layout;

@@ -2,6 +2,7 @@
 //! What the program on the node is told of the image and of the machine it is for: a file, so that
 //! the node needs neither the description nor its parser.
 
+use crate::distro::Migration;
 use crate::layout::{Encryption, FileSystem, Partition, Role, Slot};
 use crate::machine::Loader;
 use crate::{Arch, Selection};
@@ -24,6 +25,8 @@ struct Machine<'a> {
     version: &'a str,
     compatible: &'a str,
     loader: Loader,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migration: Option<&'a Migration>,
     layout: Vec<Part<'a>>,
 }
 
@@ -54,6 +57,7 @@ impl Selection<'_> {
             version,
             compatible: &self.machine.compatible,
             loader: self.machine.boot.loader,
+            migration: self.migration,
             layout: self
                 .layout
                 .partitions

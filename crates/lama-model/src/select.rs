@@ -2,7 +2,7 @@
 //! What one build needs of the description: a machine, an image, and all that they name.
 
 use crate::load::named;
-use crate::{Compression, Description, Image, Layout, Machine, Result};
+use crate::{Compression, Description, Image, Layout, Machine, Migration, Result};
 use std::collections::BTreeSet;
 
 /// A machine and an image with everything they refer to.
@@ -26,6 +26,8 @@ pub struct Selection<'a> {
     pub files: Vec<String>,
     /// Compression of the root file system.
     pub compression: Compression,
+    /// What the version does to data that earlier ones left.
+    pub migration: Option<&'a Migration>,
 }
 
 impl Description {
@@ -45,6 +47,7 @@ impl Description {
             enable: Vec::new(),
             files: Vec::new(),
             compression: Compression::default(),
+            migration: self.distro.migration.as_ref(),
         };
         // The check on loading has refused cycles.
         let mut chain: Vec<&Image> = Vec::new();

@@ -2,9 +2,27 @@
 //! What the build tells the program on the node is what that understands.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use lama_model::{Description, Loader};
+use lama_model::{Description, Loader, Migration};
 use lama_node::loader;
 use lama_node::machine::{Machine, Role};
+
+#[test]
+fn the_node_reads_what_becomes_of_data() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../distro");
+    let mut d = Description::load(root).unwrap();
+    let read = |d: &Description| {
+        let text = d.select("x86_64", "base").unwrap().machine_json("1.2.3");
+        Machine::parse(text.as_bytes()).unwrap().migration
+    };
+    assert_eq!(read(&d), None);
+    d.distro.migration = Some(Migration {
+        since: "1.2.0".parse().unwrap(),
+        note: "databases become version 17".into(),
+    });
+    let m = read(&d).unwrap();
+    assert_eq!(m.note, "databases become version 17");
+    assert!(m.is_between("1.1.9", "1.2.0-dev").unwrap());
+}
 
 #[test]
 fn the_node_reads_what_is_rendered() {

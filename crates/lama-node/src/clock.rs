@@ -5,8 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Now, as RFC 3339 in UTC: `2025-01-31T12:00:00Z`.
 pub fn now() -> String {
+    rfc3339(seconds())
+}
+
+/// Now, in seconds since 1970.
+pub fn seconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    rfc3339(since.map_or(0, |d| d.as_secs()))
+    since.map_or(0, |d| d.as_secs())
 }
 
 /// Seconds since 1970 as RFC 3339 in UTC.

@@ -4,6 +4,7 @@
 use crate::error::{Context, Result};
 use crate::fs;
 use crate::loader::Loader;
+use crate::update::version::Version;
 use serde::Deserialize;
 
 /// Where the build lays it.
@@ -24,8 +25,33 @@ pub struct Machine {
     /// What starts the UKI of a slot; the firmware, where the image is older than the word.
     #[serde(default)]
     pub loader: Loader,
+    /// What the image does to data that earlier versions left.
+    #[serde(default)]
+    pub migration: Option<Migration>,
     /// How its disk is divided, in this order.
     pub layout: Vec<Partition>,
+}
+
+/// A change of data after which earlier versions cannot read it any more.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Migration {
+    /// The first version that does it.
+    pub since: String,
+    /// What becomes of which data.
+    pub note: String,
+}
+
+impl Migration {
+    /// Whether it lies between these two versions. Candidates of `since` do it already.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn is_between(&self, older: &str, newer: &str) -> Result<bool> {
+        let since = Version::parse(&self.since)?;
+        let does = |v: &str| Ok::<_, crate::Error>(Version::parse(v)?.release() >= since);
+        Ok(!does(older)? && does(newer)?)
+    }
 }
 
 /// One partition (`distro/layouts/`).

@@ -75,6 +75,17 @@ impl Request {
         })
     }
 
+    /// Reads what the bundle brings, which RAUC may be streaming just then.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn load(&self) -> Result<()> {
+        for path in [&self.uki, &self.addon] {
+            fs::sha256(path)?;
+        }
+        Ok(())
+    }
+
     /// Installs UKI and addon.
     ///
     /// # Errors

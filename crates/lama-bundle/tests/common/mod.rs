@@ -88,6 +88,7 @@ impl Bench {
                 image: "base".into(),
                 root_hash: "00".into(),
                 min_version: None,
+                migration: None,
                 development: true,
             },
             images: vec![

@@ -29,7 +29,12 @@ fn run(args: &mut Args) -> Result<ExitCode> {
             other => return Err(other.unknown()),
         }
     }
-    let done = Request::parse(&argument, |name| std::env::var(name).ok()).and_then(|r| r.install());
+    let request = Request::parse(&argument, |name| std::env::var(name).ok());
+    if let Ok(r) = &request {
+        // A stream may break off here, which is no word against the bundle.
+        r.load()?;
+    }
+    let done = request.and_then(|r| r.install());
     if let Err(e) = &done {
         // RAUC hands on no more than that it failed.
         let _ = fs::write(slot::WHY, e.to_string(), 0o644);

@@ -9,10 +9,8 @@ use crate::update::judge::{Judged, boot_id, judge};
 use crate::update::obtain::How;
 use crate::update::store::Store;
 use crate::update::trial::{self, Stage, Trial};
-use crate::update::{
-    Allow, Found, Origin, Standing, check, delta, flow, install, rauc, running, standing,
-};
-use crate::{Error, Result, block};
+use crate::update::{Allow, Found, Standing, check, delta, flow, rauc, running, standing};
+use crate::{Error, Result, block, clock};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -98,14 +96,7 @@ fn run(args: &mut Args) -> Result<ExitCode> {
             let allow = if force { Allow::Any } else { Allow::Newer };
             let trial = match &bundle {
                 Some(b) if delta::is_one(Path::new(b)) => flow::install_delta(Path::new(b), allow)?,
-                Some(b) => {
-                    let server = b.contains("://").then(|| b.clone());
-                    let origin = Origin {
-                        server,
-                        ..Origin::default()
-                    };
-                    install(b, allow, &origin)?
-                }
+                Some(b) => flow::install_bundle(b, allow)?,
                 None => {
                     let found = flow::check_or_loaded(&Config::read()?)?;
                     if !found.newer && !force {
@@ -163,7 +154,13 @@ fn run(args: &mut Args) -> Result<ExitCode> {
 }
 
 fn current(found: &Found) -> String {
-    format!("{} runs, and is what the track is at", found.running)
+    if found.version == found.running {
+        return format!("{} runs, and is what the track is at", found.running);
+    }
+    format!(
+        "{} runs, which is newer than {}, what the track is at",
+        found.running, found.version
+    )
 }
 
 /// Whether these options belong to this word.
@@ -200,8 +197,9 @@ fn auto() -> Result<()> {
         eprintln!("{} is on trial itself", t.version);
         return Ok(());
     }
-    // Whoever began an installation may have been killed since, and RAUC goes on.
+    // Whoever began an installation may have been killed since, and RAUC goes on; it may take hours.
     rauc::settle()?;
+    let trial = book.trial()?;
     let installs = config.automatic == Automatic::Install;
     // One of an earlier boot has been started already, or never will be.
     let boot = boot_id();
@@ -235,6 +233,11 @@ fn auto() -> Result<()> {
             eprintln!(
                 "it was not kept, or somebody went back from it; `lama-node update install` tries it again"
             );
+            return Ok(());
+        }
+        let failed = book.failure()?.filter(|f| f.sha256 == found.sha256);
+        if let Some(f) = failed.filter(|f| f.waits(clock::seconds())) {
+            eprintln!("{}", f.text());
             return Ok(());
         }
         flow::update(&found, Allow::Newer, How::Best)?;
@@ -286,6 +289,9 @@ fn show(s: &Standing) -> String {
     if let Some(last) = &s.last {
         t += &format!("last     {}\n", last.text());
     }
+    if let Some(f) = &s.failed {
+        t += &format!("failed   {}\n", f.text());
+    }
     if let Some(g) = &s.given_up {
         t += &format!("note     {}\n", g.text());
     }
@@ -316,10 +322,12 @@ mod tests {
                 size: Some(353 << 20),
                 uki: None,
                 ailing: Vec::new(),
+                networked: false,
                 installed: String::new(),
                 stage: Stage::Installed,
             }),
             last: None,
+            failed: None,
             given_up: None,
             ahead: Some(Ahead {
                 version: "1.2.0".into(),

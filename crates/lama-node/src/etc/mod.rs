@@ -12,6 +12,8 @@ pub mod reset;
 use crate::attest::bytes::hex;
 use crate::error::Context;
 use crate::{Result, fs};
+use base::Base;
+use lower::Lower;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::ffi::CString;
@@ -360,6 +362,18 @@ fn not_file(change: &Change) -> crate::Error {
         change.path
     ))
     .hint("only regular files are compared by line")
+}
+
+/// The files of this host's that hide another one of the image's than they were made from.
+///
+/// # Errors
+/// Only root can tell; something cannot be read.
+pub fn hidden() -> Result<Vec<String>> {
+    let lower = Lower::open()?;
+    let mut all = changes(&lower.etc(), Path::new(UPPER), TRUSTED)?;
+    Base::read(Path::new(base::PATH))?.compare(&mut all);
+    let all = all.into_iter().filter(|c| c.image == Image::Changed);
+    Ok(all.map(|c| c.path).collect())
 }
 
 /// Whether /etc of this machine has an upper directory.

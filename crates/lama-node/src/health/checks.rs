@@ -8,7 +8,11 @@ use crate::kernel::{Cmdline, Slot};
 use crate::keys::{Standing, State};
 use crate::machine::{Machine, Role};
 use crate::run::Run;
-use crate::{Error, Result, block, fs, ids, luks};
+use crate::update::book::DIR;
+use crate::update::config::Config;
+use crate::update::seen;
+use crate::update::version::Version;
+use crate::{Error, Result, block, etc, fs, ids, luks};
 use std::ffi::CString;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -40,6 +44,12 @@ pub fn all() -> Result<Vec<Check>> {
         let layout = machine.clone();
         out.push(Check::new("disks", move || disks(&layout)));
         out.push(Check::new("keys", || Ok(keys())));
+        out.push(Check::new("filesystem", || filesystem("/var")));
+        let version = machine.version.clone();
+        out.push(Check::new("version", move || Ok(version_of(&version))));
+        if Path::new(etc::UPPER).is_dir() {
+            out.push(Check::new("etc", || Ok(hidden(etc::hidden()))));
+        }
         if let Some(p) = machine.layout.into_iter().find(|p| p.role == Role::Esp) {
             let path = format!("/dev/lamadist/{}", p.label);
             out.push(Check::new("esp", move || esp(Path::new(&path))));
@@ -184,6 +194,75 @@ fn disks(machine: &Machine) -> Result<Answer> {
     Ok(copies::check(&block::devices()?, machine, esp.as_deref()))
 }
 
+/// What the kernel has found wrong in the file system of `path`: ext4 counts it, across restarts, until
+/// it is repaired (`Documentation/ABI/testing/sysfs-fs-ext4` of Linux).
+fn filesystem(path: &str) -> Result<Answer> {
+    let device = std::fs::metadata(path).context(path)?.dev();
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let link = format!("/sys/dev/block/{major}:{minor}");
+    let device = std::fs::canonicalize(&link).context(link)?;
+    let name = device.file_name().unwrap_or_default().to_string_lossy();
+    let count = fs::line(format!("/sys/fs/ext4/{name}/errors_count"));
+    Ok(errors(path, count.as_deref()))
+}
+
+fn errors(path: &str, count: Option<&str>) -> Answer {
+    match count {
+        None | Some("0") => (
+            Verdict::Ok,
+            format!("the kernel has found nothing wrong in {path}"),
+        ),
+        Some(n) => (
+            Verdict::Warning,
+            format!(
+                "the kernel has found {n} errors in the file system of {path}: see its log, and the disk"
+            ),
+        ),
+    }
+}
+
+/// Whether the version that runs was revoked.
+fn version_of(version: &str) -> Answer {
+    let look = || {
+        let Some(track) = Config::read()?.source.track else {
+            return Ok(None);
+        };
+        seen::minimum(Path::new(DIR), &track)
+    };
+    match look() {
+        Ok(oldest) => outdated(version, oldest.as_ref()),
+        Err(e) => (Verdict::Warning, e.to_string()),
+    }
+}
+
+fn outdated(version: &str, oldest: Option<&Version>) -> Answer {
+    match (oldest, Version::parse(version)) {
+        (Some(oldest), Ok(v)) if v < *oldest => (
+            Verdict::Warning,
+            format!("{version} was revoked, {oldest} is the oldest one that may run: update"),
+        ),
+        _ => (Verdict::Ok, format!("{version} may run")),
+    }
+}
+
+/// What of the image's /etc this host hides unknowingly.
+fn hidden(files: Result<Vec<String>>) -> Answer {
+    match files {
+        Ok(files) if files.is_empty() => (
+            Verdict::Ok,
+            "no change of this host hides a new file of the image".to_owned(),
+        ),
+        Ok(files) => (
+            Verdict::Warning,
+            format!(
+                "the image brings another {} than this host changed: see lama-node etc",
+                files.join(", ")
+            ),
+        ),
+        Err(e) => (Verdict::Warning, e.to_string()),
+    }
+}
+
 fn time() -> Result<Answer> {
     let mut yes = Path::new("/run/systemd/timesync/synchronized").exists();
     if !yes {
@@ -234,6 +313,27 @@ fn secure_boot() -> Result<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_somebody_should_look_at_is_a_warning() {
+        assert_eq!(errors("/var", None).0, Verdict::Ok);
+        assert_eq!(errors("/var", Some("0")).0, Verdict::Ok);
+        assert_eq!(errors("/var", Some("3")).0, Verdict::Warning);
+        let oldest = Version::parse("1.2.0").unwrap();
+        for (version, want) in [
+            ("1.1.9", Verdict::Warning),
+            ("1.2.0", Verdict::Ok),
+            ("?", Verdict::Ok),
+        ] {
+            assert_eq!(outdated(version, Some(&oldest)).0, want, "{version}");
+        }
+        assert_eq!(outdated("1.0.0", None).0, Verdict::Ok);
+        assert_eq!(hidden(Ok(Vec::new())).0, Verdict::Ok);
+        let (verdict, why) = hidden(Ok(vec!["a".into(), "ssh/b".into()]));
+        assert_eq!(verdict, Verdict::Warning);
+        assert!(why.contains("another a, ssh/b than"), "{why}");
+        assert_eq!(hidden(Err(Error::new("x"))).0, Verdict::Warning);
+    }
 
     #[test]
     fn disks() {

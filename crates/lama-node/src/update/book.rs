@@ -5,7 +5,7 @@
 use super::trial::{Outcome, Stage, TRIES, Trial, fallen};
 use crate::error::Context;
 use crate::kernel::Slot;
-use crate::{Result, clock, fs};
+use crate::{Error, Result, clock, fs};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -29,6 +29,55 @@ pub enum Step {
 pub struct Book {
     dir: PathBuf,
 }
+
+/// An installation that failed: the machine does not try for ever, each hour, what costs the line
+/// hundreds of megabytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Failed {
+    /// The version.
+    pub version: String,
+    /// The SHA-256 of its bundle, in hexadecimal: another bundle begins anew.
+    pub sha256: String,
+    /// When it failed last, in seconds since 1970.
+    pub time: u64,
+    /// How often it has.
+    pub count: u32,
+    /// Why, the last time.
+    pub reason: String,
+}
+
+impl Failed {
+    /// When it may be tried again by itself, in seconds since 1970: at the next look of the timer after
+    /// the first failure, then after two hours, four, and so on up to a day.
+    pub fn again(&self) -> u64 {
+        let hours = 1u64 << self.count.saturating_sub(1).min(5);
+        // The timer's looks are not exactly an hour apart.
+        self.time + hours.min(24) * HOUR - HOUR / 2
+    }
+
+    /// Whether that is still to come. A clock that was wrong holds nothing up.
+    pub fn waits(&self, now: u64) -> bool {
+        (self.time..self.again()).contains(&now)
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let times = match self.count {
+            1 => String::new(),
+            n => format!(", {n} times"),
+        };
+        format!(
+            "{}: {} was not installed{times}: {}; tried again by itself after {}",
+            clock::rfc3339(self.time),
+            self.version,
+            self.reason,
+            clock::rfc3339(self.again())
+        )
+    }
+}
+
+const HOUR: u64 = 3600;
 
 impl Book {
     /// In this directory.
@@ -99,16 +148,60 @@ impl Book {
             return noted;
         }
         let dropped = self.drop_trial();
+        if outcome.kept {
+            // What could not be installed before is of an older time.
+            self.succeeded()?;
+        }
         noted.and(dropped)
+    }
+
+    /// The installation that failed last, unless one has succeeded since.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn failure(&self) -> Result<Option<Failed>> {
+        read(&self.path("failed.json"))
+    }
+
+    /// Notes that what the server offers could not be installed.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn failed(&self, version: &str, sha256: &str, reason: &str) -> Result<()> {
+        let before = self.failure().ok().flatten();
+        let before = before.filter(|f| f.sha256 == sha256);
+        let failed = Failed {
+            version: version.to_owned(),
+            sha256: sha256.to_owned(),
+            time: clock::seconds(),
+            count: before.map_or(0, |f| f.count).saturating_add(1),
+            reason: reason.to_owned(),
+        };
+        write(&self.path("failed.json"), &failed)
+    }
+
+    /// Forgets that.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn succeeded(&self) -> Result<()> {
+        fs::remove(self.path("failed.json"))
     }
 
     /// What this boot has to do, on the slot that runs. `boot` is its ID, `clues` what the kernel kept
     /// of a crash.
     ///
     /// # Errors
-    /// The trial cannot be read.
+    /// The trial can neither be read nor set aside.
     pub fn step(&self, running: Slot, boot: &str, clues: &str) -> Result<Step> {
-        let Some(mut trial) = self.trial()? else {
+        let trial = match self.trial() {
+            Ok(trial) => trial,
+            Err(e) => {
+                self.set_aside(&e)?;
+                None
+            }
+        };
+        let Some(mut trial) = trial else {
             return Ok(Step::Wait);
         };
         if trial.boot == boot {
@@ -133,13 +226,22 @@ impl Book {
         Ok(Step::FellBack(trial.outcome(false, reason)))
     }
 
+    /// Takes a trial that nobody can read out of the way of all further ones. If this is the system that it
+    /// spoke of, the next restart leads back: it was not marked good.
+    fn set_aside(&self, why: &Error) -> Result<()> {
+        let (from, to) = (self.path("trial.json"), self.path("trial.json.damaged"));
+        eprintln!("{why}; it is {} now, and there is no trial", to.display());
+        std::fs::rename(&from, &to).context(from.display())
+    }
+
     /// Notes that the system on trial is not well, before it restarts.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn fail(&self, mut trial: Trial, reason: &str) -> Result<()> {
+    pub fn fail(&self, mut trial: Trial, reason: &str, outside: bool) -> Result<()> {
         trial.stage = Stage::Failed {
             reason: reason.to_owned(),
+            outside,
         };
         self.begin(&trial)
     }
@@ -166,7 +268,7 @@ mod tests {
     use super::*;
 
     use super::super::trial::loaded;
-    use super::super::trial::tests::trial;
+    use super::super::trial::tests::{failed, trial};
     use crate::kernel::Slot;
 
     fn book() -> (tempfile::TempDir, Book) {
@@ -222,7 +324,8 @@ mod tests {
         let Step::Judge(t) = book.step(Slot::B, "two", "").unwrap() else {
             panic!("not judged");
         };
-        book.fail(t, "units: ssh.service has failed").unwrap();
+        book.fail(t, "units: ssh.service has failed", false)
+            .unwrap();
         assert!(fell(&book, "").ends_with("1.0.0 runs again: units: ssh.service has failed"));
     }
 
@@ -250,9 +353,10 @@ mod tests {
         assert!(!unwanted());
         ends(Stage::Installed);
         assert!(unwanted(), "a version that crashes is tried for ever");
-        let failed = || Stage::Failed { reason: "x".into() };
         book.end(&trial().outcome(true, String::new())).unwrap();
-        ends(failed());
+        ends(failed("x", true));
+        assert!(!unwanted());
+        ends(failed("x", false));
         assert!(unwanted());
         // Another version begins anew.
         let other = Trial {
@@ -261,6 +365,27 @@ mod tests {
         };
         book.end(&other.outcome(false, String::new())).unwrap();
         assert!(!unwanted());
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_more_seldom() {
+        let (_dir, book) = book();
+        assert_eq!(book.failure().unwrap(), None);
+        let mut hours = Vec::new();
+        for _ in 0..7 {
+            book.failed("1.1.0", "ab", "no room").unwrap();
+            let f = book.failure().unwrap().unwrap();
+            assert!(f.waits(f.time) && !f.waits(f.again()) && !f.waits(f.time - 1));
+            hours.push((f.again() - f.time + HOUR / 2) / HOUR);
+        }
+        assert_eq!(hours, [1, 2, 4, 8, 16, 24, 24]);
+        let text = book.failure().unwrap().unwrap().text();
+        assert!(text.contains(": 1.1.0 was not installed, 7 times: no room; tried again"));
+        // The same version in another bundle.
+        book.failed("1.1.0", "cd", "no room").unwrap();
+        assert_eq!(book.failure().unwrap().unwrap().count, 1);
+        book.succeeded().unwrap();
+        assert_eq!(book.failure().unwrap(), None);
     }
 
     #[test]
@@ -312,10 +437,18 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_book_is_named() {
+    fn a_damaged_book_is_named_and_set_aside() {
         let (dir, book) = book();
         fs::write(dir.path().join("trial.json"), "{", 0o644).unwrap();
-        let e = book.step(Slot::A, "x", "").unwrap_err();
+        let e = book.trial().unwrap_err();
         assert!(e.to_string().contains("trial.json cannot be understood"));
+        assert_eq!(book.step(Slot::A, "x", "").unwrap(), Step::Wait);
+        assert_eq!(book.trial().unwrap(), None);
+        assert_eq!(fs::names(dir.path()).unwrap(), ["trial.json.damaged"]);
+        book.begin(&trial()).unwrap();
+        assert!(matches!(
+            book.step(Slot::B, "x", "").unwrap(),
+            Step::Judge(_)
+        ));
     }
 }

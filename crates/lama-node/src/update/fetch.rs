@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Bytes after which what was loaded is synced: what is beyond doubt after a power cut ends at most so
 /// much before the end of the file.
-const STEP: u64 = 4 << 20;
+pub(super) const STEP: u64 = 4 << 20;
 /// Bytes that a try has to bring to count as getting on.
 const STRIDE: u64 = 64 << 10;
 /// The longest pause between two tries.

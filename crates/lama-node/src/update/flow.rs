@@ -13,7 +13,7 @@ use super::store::{Ahead, Store};
 use super::trial::{self, Trial};
 use super::{Allow, Origin, install, judged, running};
 use crate::machine::Machine;
-use crate::{Result, fs};
+use crate::{Error, Result, fs};
 use std::path::Path;
 
 /// As [`check`]; where the server does not answer as it should, by the channel file that a bundle was
@@ -44,17 +44,46 @@ pub fn check_or_loaded(config: &Config) -> Result<Found> {
 /// As [`install`], or it cannot be loaded.
 pub fn update(found: &Found, allow: Allow, how: How) -> Result<Trial> {
     let (here, store) = begin()?;
-    let get = |how| with(&here, &store, |w| obtain::obtain(w, &found.offer(), how));
-    let got = get(how)?;
-    let result = install_got(found, allow, &store, &got);
-    match result {
-        Err(f) if f.broke && got.streams() && how == How::Best => {
-            let why = obtain::one_line(&f.why);
-            eprintln!("streamed, it was not installed: {why}; the whole bundle is loaded first");
-            Ok(install_got(found, allow, &store, &get(How::Download)?)?)
+    let result = obtain_and_install(found, allow, how, &here, &store);
+    let book = Book::new(DIR);
+    match &result {
+        Ok(_) => book.succeeded()?,
+        Err(e) => {
+            let noted = book.failed(&found.version, &found.sha256, &obtain::one_line(e));
+            if let Err(e) = noted {
+                eprintln!("{e}");
+            }
         }
-        other => Ok(other?),
     }
+    result
+}
+
+fn obtain_and_install(
+    found: &Found,
+    allow: Allow,
+    how: How,
+    here: &Here,
+    store: &Store,
+) -> Result<Trial> {
+    let get = |how| with(here, store, |w| obtain::obtain(w, &found.offer(), how));
+    let got = get(how)?;
+    let failure = match install_got(found, allow, store, &got) {
+        Ok(trial) => return Ok(trial),
+        Err(f) => f,
+    };
+    if !(failure.broke && got.streams() && how == How::Best) {
+        return Err(failure.why);
+    }
+    let streamed = format!(
+        "streamed, it was not installed: {}",
+        obtain::one_line(&failure.why)
+    );
+    eprintln!("{streamed}; the whole bundle is loaded first");
+    let whole = get(How::Download).and_then(|got| Ok(install_got(found, allow, store, &got)?));
+    whole.map_err(|e| {
+        Error::new(format!("{streamed}; nor loaded first: {e}"))
+            .hint("the running system is as before; the next try goes on where it was")
+    })
 }
 
 fn install_got(
@@ -70,6 +99,19 @@ fn install_got(
         loaded: got.loaded.map(|n| (n, found.size)),
     };
     hand_over(store, got, allow, &origin)
+}
+
+/// Installs a bundle, a file or a URL.
+///
+/// # Errors
+/// As [`install`], or somebody else is at it.
+pub fn install_bundle(bundle: &str, allow: Allow) -> Result<Trial> {
+    let (_, _store) = begin()?;
+    let origin = Origin {
+        server: bundle.contains("://").then(|| bundle.to_owned()),
+        ..Origin::default()
+    };
+    Ok(install(bundle, allow, &origin)?)
 }
 
 /// Installs the bundle that a delta bundle, a file, leads to.

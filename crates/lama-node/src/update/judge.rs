@@ -9,7 +9,7 @@ use super::book::{Book, DIR, Step};
 use super::config::Config;
 use super::rauc;
 use super::store::Store;
-use super::trial::Trial;
+use super::trial::{NETWORK, SERVER, Trial};
 use crate::health::{Check, Health, LIMIT, Verdict, checks, own};
 use crate::kernel::{Cmdline, Slot};
 use crate::loader::fallback;
@@ -74,7 +74,7 @@ pub fn judge(book: &Book) -> Result<Judged> {
 fn judge_this(book: &Book, trial: Trial) -> Result<Judged> {
     let look = || {
         let mut health = Health::of(of_trial(&trial));
-        health.checks.retain(|c| !trial.had(c));
+        trial.weigh(&mut health.checks);
         health
     };
     // A mistake in the administrator's file is none of the new system's.
@@ -87,7 +87,7 @@ fn judge_this(book: &Book, trial: Trial) -> Result<Judged> {
         return Ok(Judged::Nothing);
     }
     let end = end.max(Instant::now() + CALL);
-    match well.and_then(|()| keep(trial.to, end)) {
+    match well.and_then(|()| keep(trial.to, end).map_err(NotWell::inside)) {
         Ok(()) => {
             let outcome = trial.outcome(true, String::new());
             eprintln!("{}", outcome.text());
@@ -102,11 +102,11 @@ fn judge_this(book: &Book, trial: Trial) -> Result<Judged> {
             }
             Ok(Judged::Kept)
         }
-        Err(reason) => {
+        Err(NotWell { reason, outside }) => {
             eprintln!("{} is not well: {reason}", trial.version);
             let from = trial.from;
             // A full or read-only /var is no reason to stay.
-            told(book.fail(trial, &reason));
+            told(book.fail(trial, &reason, outside));
             // It was kept already where a power cut came before that was noted.
             told(rauc::keep(from));
             restart()?;
@@ -163,7 +163,7 @@ fn of_trial(trial: &Trial) -> Vec<Check> {
     all.extend(own::all());
     all.push(Check::new("boot", booted));
     if let Some(server) = trial.server.clone() {
-        all.push(Check::new("update-server", move || {
+        all.push(Check::new(SERVER, move || {
             Run::new("curl")
                 .args(["--fail", "--silent", "--show-error", "--head", "--location"])
                 .args(["--max-time", "8", "--output", "/dev/null", &server])
@@ -202,6 +202,37 @@ fn unreached(jobs: &str) -> String {
     }
 }
 
+/// Why a system is not kept.
+#[derive(Debug, PartialEq, Eq)]
+struct NotWell {
+    reason: String,
+    /// Whether all of that lies outside of the machine.
+    outside: bool,
+}
+
+impl NotWell {
+    fn inside(reason: String) -> Self {
+        Self {
+            reason,
+            outside: false,
+        }
+    }
+
+    /// What failed; none where nothing did.
+    fn of(health: &Health) -> Option<Self> {
+        let all: Vec<String> = health
+            .failed()
+            .map(|c| format!("{}: {}", c.name, c.reason))
+            .collect();
+        (!all.is_empty()).then(|| Self {
+            reason: all.join("; "),
+            outside: health
+                .failed()
+                .all(|c| [NETWORK, SERVER].contains(&c.name.as_str())),
+        })
+    }
+}
+
 /// Looks until all has been well for `steady`. What was wrong at the last look when the time is over
 /// is the error.
 fn wait(
@@ -209,36 +240,24 @@ fn wait(
     time: Duration,
     steady: Duration,
     pause: Duration,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<(), NotWell> {
     let end = Instant::now() + time;
     let mut since = None;
     loop {
         let health = look();
         let now = Instant::now();
-        let failed = failed(&health);
-        if failed.is_empty() {
-            if now.duration_since(*since.get_or_insert(now)) >= steady {
-                return Ok(());
-            }
-        } else {
-            since = None;
-            if now >= end {
-                return Err(failed);
-            }
+        match NotWell::of(&health) {
+            None if now.duration_since(*since.get_or_insert(now)) >= steady => return Ok(()),
+            None => {}
+            Some(failed) if now >= end => return Err(failed),
+            Some(_) => since = None,
         }
         if now >= end + steady + pause {
-            return Err("it was well and not well by turns".to_owned());
+            let by_turns = "it was well and not well by turns".to_owned();
+            return Err(NotWell::inside(by_turns));
         }
         std::thread::sleep(pause);
     }
-}
-
-fn failed(health: &Health) -> String {
-    let all: Vec<String> = health
-        .failed()
-        .map(|c| format!("{}: {}", c.name, c.reason))
-        .collect();
-    all.join("; ")
 }
 
 /// What the firmware kept of a failed start within the last hour.
@@ -363,7 +382,14 @@ mod tests {
     fn what_stays_wrong_is_the_reason() {
         let look = || health((Verdict::Failed, "no disk".to_owned()));
         let e = wait(look, Duration::from_millis(5), SHORT, SHORT).unwrap_err();
-        assert_eq!(e, "x: no disk");
+        assert_eq!(e, NotWell::inside("x: no disk".into()));
+        let of = |names: &[&'static str]| {
+            let bad = |n: &&'static str| Check::new(n, || Ok((Verdict::Failed, "gone".into())));
+            NotWell::of(&Health::of(names.iter().map(bad).collect()))
+        };
+        assert!(of(&[SERVER, NETWORK]).unwrap().outside);
+        assert!(!of(&[SERVER, "units"]).unwrap().outside);
+        assert_eq!(of(&[]), None);
         let mut looks = 0;
         let by_turns = || {
             looks += 1;

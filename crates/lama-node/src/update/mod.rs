@@ -28,13 +28,13 @@ pub mod trial;
 pub mod version;
 
 use crate::boot_count::GivenUp;
-use crate::health::{self, Finding, Health};
+use crate::health::{self, Finding, Health, Verdict};
 use crate::kernel::{Cmdline, Slot};
 use crate::loader::Loader;
-use crate::machine::{Machine, Partition, Role};
+use crate::machine::{Machine, Migration, Partition, Role};
 use crate::run::Run;
 use crate::{Error, Result, clock, generator};
-use book::{Book, DIR};
+use book::{Book, DIR, Failed};
 use config::Config;
 use rauc::Failure;
 use serde::Serialize;
@@ -63,6 +63,8 @@ pub struct Standing {
     pub trial: Option<Trial>,
     /// What came of the last one.
     pub last: Option<Outcome>,
+    /// The installation that failed last, unless one has succeeded since.
+    pub failed: Option<Failed>,
     /// The other slot, where it did not come up any more.
     pub given_up: Option<GivenUp>,
     /// What was loaded and not installed yet.
@@ -106,6 +108,7 @@ pub fn standing() -> Result<Standing> {
         config: Config::read()?,
         trial,
         last: book.last()?,
+        failed: book.failure()?,
         given_up: GivenUp::read()?,
         // Who is not root may not look.
         ahead: Store::ahead(Path::new(DIR)).ok().flatten(),
@@ -158,7 +161,19 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> std::result::Resu
     let manifest = rauc::info(bundle)?;
     let expected = origin.expected.as_deref();
     permitted(&manifest, &machine, allow, expected, oldest.as_ref())?;
+    let crosses = |m: &&Migration| m.is_between(&machine.version, &manifest.version);
+    if let Some(m) = manifest
+        .migration
+        .as_ref()
+        .filter(|m| crosses(m).unwrap_or(true))
+    {
+        eprintln!(
+            "note: {} changes data so that no version before {} can read it: {}",
+            manifest.version, m.since, m.note
+        );
+    }
     open(&machine, to)?;
+    let (ailing, networked) = before();
     let trial = Trial {
         from: slot,
         to,
@@ -169,7 +184,8 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> std::result::Resu
         loaded: origin.loaded.map(|l| l.0),
         size: origin.loaded.map(|l| l.1),
         uki: manifest.uki,
-        ailing: ailing(),
+        ailing,
+        networked,
         installed: clock::now(),
         stage: Stage::Installing,
     };
@@ -194,17 +210,20 @@ pub fn install(bundle: &str, allow: Allow, origin: &Origin) -> std::result::Resu
     Ok(trial)
 }
 
-/// What is not well before an update; nothing where that cannot be told.
-fn ailing() -> Vec<Finding> {
+/// What is not well before a trial, and whether there is a network; nothing where that cannot be told.
+fn before() -> (Vec<Finding>, bool) {
     // In its own service, which is no part of whatever runs here and may see more.
     let run = Run::new("systemctl").args(["start", "lamadist-health.service"]);
     // Where it fails, what lies there is of an earlier look.
     let looked = run.run_within(Duration::from_secs(120));
     match looked.and_then(|_| Health::read(Path::new(health::PATH))) {
-        Ok(h) => h.failed().cloned().collect(),
+        Ok(h) => {
+            let online = |c: &Finding| c.name == trial::NETWORK && c.result == Verdict::Ok;
+            (h.failed().cloned().collect(), h.checks.iter().any(online))
+        }
         Err(e) => {
             eprintln!("warning: whether the machine is well is not known: {e}");
-            Vec::new()
+            (Vec::new(), false)
         }
     }
 }
@@ -303,6 +322,7 @@ mod tests {
             version: version.into(),
             image: Some("base".into()),
             uki: None,
+            migration: None,
         };
         let ok =
             |b: &rauc::Manifest, allow, expected| permitted(b, &machine, allow, expected, None);

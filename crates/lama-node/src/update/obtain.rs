@@ -3,7 +3,7 @@
 //! a whole.
 
 use super::delta::{self, Expected};
-use super::fetch::{Get, Kind, Patience, Want, fetch};
+use super::fetch::{Get, Kind, Patience, STEP, Want, fetch};
 use super::node::Node;
 use super::progress::Progress;
 use super::store::{Note, Store};
@@ -107,7 +107,8 @@ pub fn obtain(with: &With<'_>, offer: &Offer<'_>, how: How) -> Result<Got> {
         }
     }
     let part = with.store.part(offer.bundle.sha256, Kind::Bundle)?;
-    let begun = fs::size(&part).is_some_and(|n| n > 0);
+    // Of less nothing would be believed.
+    let begun = fs::size(&part).is_some_and(|n| n > STEP.min(offer.bundle.size / 4));
     let mut ways = ways(how, offer.delta.is_some(), begun).iter().copied();
     let mut way = ways.next().unwrap_or(Way::Stream);
     let mut no_delta = None;

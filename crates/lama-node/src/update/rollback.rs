@@ -8,9 +8,9 @@ use super::book::{Book, DIR};
 use super::rauc::{self, Status};
 use super::trial::{Outcome, Stage, TRIES, Trial};
 use super::version::Version;
-use super::{Allow, ailing, judge, oldest, open, running};
+use super::{Allow, before, judge, oldest, open, running};
 use crate::kernel::Slot;
-use crate::machine::Machine;
+use crate::machine::{Machine, Migration};
 use crate::run::Run;
 use crate::{Error, Result, clock};
 use serde::Serialize;
@@ -75,9 +75,13 @@ pub fn rollback(allow: Allow) -> Result<Back> {
         None => {}
     }
     let version = target(&status, to, allow, oldest()?.as_ref())?;
+    if let Some(m) = &machine.migration {
+        readable(&version, &machine.version, m, allow)?;
+    }
     machine.loader.can_try(&machine)?;
     // What cannot be opened now could not be started either.
     open(&machine, to)?;
+    let (ailing, networked) = before();
     let trial = Trial {
         from: slot,
         to,
@@ -88,7 +92,8 @@ pub fn rollback(allow: Allow) -> Result<Back> {
         loaded: None,
         size: None,
         uki: None,
-        ailing: ailing(),
+        ailing,
+        networked,
         installed: clock::now(),
         stage: Stage::Installed,
     };
@@ -126,6 +131,18 @@ fn target(status: &Status, to: Slot, allow: Allow, oldest: Option<&Version>) -> 
     Ok(version.to_owned())
 }
 
+/// Whether an older version can read what this one leaves on /var.
+fn readable(older: &str, running: &str, migration: &Migration, allow: Allow) -> Result<()> {
+    if allow == Allow::Any || !migration.is_between(older, running)? {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "{older} cannot read the data any more, which changed with {}: {}",
+        migration.since, migration.note
+    ))
+    .hint("--force goes back all the same; a backup from before is what its services understand"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +172,27 @@ mod tests {
         let half = r#""bundle":{"version":"1.1.0"},"status":"pending""#;
         assert!(at(&status(half, ok)).unwrap_err().contains("not whole"));
         assert!(at(&status("", "")).unwrap_err().contains("never held"));
+    }
+
+    #[test]
+    fn over_a_change_of_data_only_force_leads_back() {
+        let m = Migration {
+            since: "1.2.0".into(),
+            note: "databases become version 17".into(),
+        };
+        let back = |older, running, allow| readable(older, running, &m, allow);
+        let e = back("1.1.0", "1.3.0", Allow::Newer).unwrap_err();
+        assert!(
+            e.to_string()
+                .ends_with("with 1.2.0: databases become version 17")
+        );
+        assert!(e.help().is_some() && back("1.1.0", "1.3.0", Allow::Any).is_ok());
+        // Candidates do it, too.
+        for older in ["1.2.0-rc.1", "1.2.0", "1.3.0"] {
+            assert!(back(older, "1.3.0-dev", Allow::Newer).is_ok(), "{older}");
+        }
+        assert!(back("1.1.0", "1.2.0-dev", Allow::Newer).is_err());
+        assert!(back("1.0.0", "1.1.0", Allow::Newer).is_ok());
     }
 
     #[test]

@@ -105,8 +105,9 @@ pub(super) fn find(config: &Config, kept: Option<&Path>) -> Result<Found> {
         now: &clock::now(),
     })?;
     seen::note(dir, track, &channel)?;
-    let revoked = match &channel.minimum {
-        Some(m) => Version::parse(&machine.version)? < Version::parse(m)?,
+    // Also by an earlier file: one that names no oldest version lifts nothing.
+    let revoked = match seen::minimum(dir, track)? {
+        Some(oldest) => Version::parse(&machine.version)? < oldest,
         None => false,
     };
     let delta = channel.delta(&machine.version).map(|d| channel::File {

@@ -6,8 +6,8 @@
 //! the reason of a fallback survives it: both slots share /var. Nothing of it decides what is started.
 
 use super::version::Version;
-use crate::health::Finding;
 use crate::health::parse::named_units;
+use crate::health::{Finding, Verdict};
 use crate::kernel::Slot;
 use crate::{block, clock};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,9 @@ pub struct Trial {
     /// What was not well already when it was installed, which is no fault of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ailing: Vec<Finding>,
+    /// Whether there was a way out into the network then, so that there has to be one now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub networked: bool,
     /// When, RFC 3339 in UTC.
     pub installed: String,
     /// How far it has come.
@@ -66,8 +69,16 @@ pub enum Stage {
     Failed {
         /// Why.
         reason: String,
+        /// Whether all of that lies outside of this machine, and may be gone the next time.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        outside: bool,
     },
 }
+
+/// The checks of what lies outside of the machine, though a new system may have lost the way there.
+pub const NETWORK: &str = "network";
+/// Whether the server of the update answers.
+pub const SERVER: &str = "update-server";
 
 /// What came of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +134,17 @@ impl Trial {
         })
     }
 
+    /// What a look at the machine says of the new system: without what was not well before, and a way
+    /// out that was there and is not any more weighs more than it does by itself.
+    pub fn weigh(&self, checks: &mut Vec<Finding>) {
+        checks.retain(|c| !self.had(c));
+        for c in checks {
+            if self.networked && c.name == NETWORK && c.result == Verdict::Warning {
+                c.result = Verdict::Failed;
+            }
+        }
+    }
+
     /// What came of it.
     pub fn outcome(&self, kept: bool, reason: String) -> Outcome {
         Outcome {
@@ -138,7 +160,8 @@ impl Trial {
                 _ if kept => TRIES,
                 Stage::Installing => 0,
                 Stage::Installed | Stage::Started { .. } => 1,
-                Stage::Failed { .. } => TRIES,
+                Stage::Failed { outside: true, .. } => 1,
+                Stage::Failed { outside: false, .. } => TRIES,
             },
         }
     }
@@ -208,7 +231,7 @@ pub(super) fn fallen(trial: &Trial, clues: &str) -> String {
             "it came as far as /var at {time}, and ended before it was judged: a crash, a hang that \
              the watchdog ended, or the power"
         ),
-        Stage::Failed { reason } => reason.clone(),
+        Stage::Failed { reason, .. } => reason.clone(),
     };
     if !clues.is_empty() {
         s += "; last words: ";
@@ -220,7 +243,13 @@ pub(super) fn fallen(trial: &Trial, clues: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::health::Verdict;
+
+    pub fn failed(reason: &str, outside: bool) -> Stage {
+        Stage::Failed {
+            reason: reason.into(),
+            outside,
+        }
+    }
 
     /// One that waits for the restart.
     pub fn trial() -> Trial {
@@ -235,6 +264,7 @@ pub(super) mod tests {
             size: Some(370_000_000),
             uki: None,
             ailing: Vec::new(),
+            networked: false,
             installed: "2025-01-01T00:00:00Z".into(),
             stage: Stage::Installed,
         }
@@ -269,10 +299,44 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_network_that_was_there_has_to_be_there() {
+        let lost = |networked| {
+            let t = Trial {
+                networked,
+                ..trial()
+            };
+            let names = [NETWORK, "time"];
+            let mut checks: Vec<Finding> = names
+                .map(|name| Finding {
+                    name: name.into(),
+                    result: Verdict::Warning,
+                    reason: "gone".into(),
+                })
+                .into();
+            t.weigh(&mut checks);
+            checks
+                .iter()
+                .filter(|c| c.result == Verdict::Failed)
+                .count()
+        };
+        assert_eq!((lost(false), lost(true)), (0, 1));
+        // What is outside of the machine may be there the next time.
+        let of = |outside| Trial {
+            stage: failed("x", outside),
+            ..trial()
+        };
+        let unwanted = |outside| {
+            let o = of(outside).outcome(false, "x".into());
+            o.unwanted().is_some()
+        };
+        assert!(!unwanted(true) && unwanted(false));
+    }
+
+    #[test]
     fn what_was_not_well_or_gone_back_from_is_unwanted() {
         let up = trial().outcome(true, String::new());
         let not = Trial {
-            stage: Stage::Failed { reason: "x".into() },
+            stage: failed("x", false),
             ..trial()
         };
         let not = not.outcome(false, "x".into());

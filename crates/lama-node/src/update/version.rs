@@ -55,6 +55,15 @@ impl Version {
     }
 }
 
+impl Version {
+    /// The release that a candidate or development version leads to.
+    #[must_use]
+    pub fn release(mut self) -> Self {
+        self.pre.clear();
+        self
+    }
+}
+
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
         let len = self.numbers.len().max(other.numbers.len());

@@ -116,7 +116,9 @@ pub fn bundle_text(s: &Summary) -> String {
         ("machine", &s.bsp),
         ("image", &s.image),
         ("root hash", &s.root_hash),
-        ("installs from", &s.min_version),
+        ("min-version", &s.min_version),
+        ("data since", &s.migration_since),
+        ("", &s.migration_note),
     ] {
         if let Some(v) = v {
             row(k, v);

@@ -52,6 +52,9 @@ pub fn bundle(
                 .min_version
                 .as_ref()
                 .map(ToString::to_string),
+            migration: selection
+                .migration
+                .map(|m| (m.since.to_string(), m.note.clone())),
             development: keys.is_development(),
         },
         images: vec![

@@ -4,6 +4,7 @@
 use super::Failure;
 use super::bus::{self, plain};
 use super::watch;
+use crate::machine::Migration;
 use crate::run::Run;
 use crate::{Error, fs};
 use serde_json::Value;
@@ -39,8 +40,22 @@ pub fn info(bundle: &str) -> std::result::Result<Manifest, Failure> {
     }
     let manifest = answer
         .and_then(|v| Manifest::of_bus(&v).ok_or_else(|| Error::new("RAUC's answer is none")))
-        .map_err(nothing)?;
-    Ok(manifest)
+        .map_err(nothing);
+    manifest.map_err(|why| Failure {
+        broke: bundle.contains("://") && is_of_the_way(&why.to_string()),
+        why,
+    })
+}
+
+/// Whether RAUC says (1.13, `src/nbd.c`) that the server did not answer as it should.
+fn is_of_the_way(why: &str) -> bool {
+    [
+        "failed to configure streaming",
+        "server did not send bundle size",
+        "failed to read data from remote server",
+    ]
+    .iter()
+    .any(|w| why.contains(w))
 }
 
 /// A bundle's manifest, as far as it matters here.
@@ -54,6 +69,8 @@ pub struct Manifest {
     pub image: Option<String>,
     /// SHA-256 of its UKI, in hexadecimal.
     pub uki: Option<String>,
+    /// What it does to data that earlier versions left.
+    pub migration: Option<Migration>,
 }
 
 impl Manifest {
@@ -66,7 +83,14 @@ impl Manifest {
         let images = all.get("images").and_then(|i| plain(i).as_array());
         let uki = images.into_iter().flatten().map(plain);
         let mut uki = uki.filter(|i| text(i, "slot-class").as_deref() == Some("uki"));
+        let migration = ours.map(plain).and_then(|o| {
+            Some(Migration {
+                since: text(o, "migration-since")?,
+                note: text(o, "migration-note").unwrap_or_default(),
+            })
+        });
         Some(Self {
+            migration,
             compatible: text(update, "compatible")?,
             version: text(update, "version").unwrap_or_default(),
             image: ours.and_then(|o| text(plain(o), "image")),
@@ -88,6 +112,7 @@ mod tests {
                 version: version.into(),
                 image: None,
                 uki: None,
+                migration: None,
             })
         };
         // Its dictionaries are variants in variants; whether they are, is no part of the interface.
@@ -102,7 +127,8 @@ mod tests {
         let short =
             r#"{"data":[{"update":{"compatible":{"type":"s","data":"c"}}}],"type":"a{sv}"}"#;
         assert_eq!(says(short), want(""));
-        let meta = r#"{"type":"a{sa{ss}}","data":{"lamadist":{"bsp":"x86_64","image":"base"}}}"#;
+        let meta = r#"{"type":"a{sa{ss}}","data":{"lamadist":{"bsp":"x86_64","image":"base",
+            "migration-since":"1.1.0","migration-note":"a note"}}}"#;
         let images = r#"{"type":"aa{sv}","data":[
             {"slot-class":{"type":"s","data":"rootfs"},"checksum":{"type":"s","data":"aa"}},
             {"slot-class":{"type":"s","data":"uki"},"checksum":{"type":"s","data":"bb"}}]}"#;
@@ -116,6 +142,8 @@ mod tests {
             (of.image.as_deref(), of.uki.as_deref()),
             (Some("base"), Some("bb"))
         );
+        let migration = of.migration.unwrap();
+        assert_eq!((&*migration.since, &*migration.note), ("1.1.0", "a note"));
         for other in ["{}", "[]", r#"{"type":"a{sv}","data":[]}"#, "3"] {
             assert_eq!(says(other), None, "{other}");
         }

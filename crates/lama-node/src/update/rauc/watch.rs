@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// How long an installation may come no further: RAUC 1.13 waits for ever for a server that is gone
 /// without a word.
 pub const STALLED: Duration = Duration::from_secs(15 * 60);
+/// The processes of RAUC's service (cgroups(7)).
+const PROCESSES: &str = "/sys/fs/cgroup/system.slice/rauc.service/cgroup.procs";
 /// Bytes that count as some way.
 const STEP: u64 = 1 << 16;
 /// Between two looks at that.
@@ -76,10 +78,18 @@ impl Watch {
 }
 
 /// How far RAUC is: percent, in words, and how deep in its steps; and, since RAUC 1.13 says nothing of
-/// that while it writes an image by its index, how much it has read and written (proc_pid_io(5)).
+/// that while it writes an image by its index, how much its processes have read and written
+/// (proc_pid_io(5)): the service, what streams for it, and the hook.
 pub fn progress() -> Option<Value> {
-    let io = fs::text(format!("/proc/{}/io", bus::pid()?)).ok()?;
-    Some(serde_json::json!([bus::property("Progress"), moved(&io)]))
+    bus::pid()?;
+    let all = fs::text(PROCESSES).ok()?;
+    // One that ends takes its share along, which is something new, too.
+    let moved = all.lines().map(|pid| {
+        let io = fs::text(format!("/proc/{pid}/io"));
+        io.map_or(0, |io| moved(&io))
+    });
+    let moved: u64 = moved.sum();
+    Some(serde_json::json!([bus::property("Progress"), moved]))
 }
 
 /// How often [`STEP`] bytes were read and written: less than that it does to wake itself.
