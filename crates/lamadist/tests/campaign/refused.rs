@@ -147,6 +147,7 @@ fn what_must_not_be_installed_is_refused() {
             image: "base".into(),
             root_hash: next.root_hash(),
             min_version: None,
+            migration: None,
             development: true,
         },
         node: certificate.clone(),
@@ -228,6 +229,33 @@ fn what_must_not_be_installed_is_refused() {
         &trial,
         "than the one that was looked at",
     );
+
+    // A version that was revoked, also by force; RAUC alone is asked by root alone.
+    ask(
+        &vm,
+        "mkdir -p /etc/lamadist; printf 'url=http://10.0.2.2:1\ntrack=stable\nautomatic=off\n' \
+         > /etc/lamadist/update.conf; echo 99.0.0 > /var/lib/lamadist/update/minimum.stable",
+    );
+    refused(
+        &vm,
+        "a revoked version",
+        &format!("{install} --force"),
+        "has been revoked",
+    );
+    let health = tries(&vm, "lama-node health").1;
+    assert!(
+        health.contains("was revoked, 99.0.0 is the oldest"),
+        "{health}"
+    );
+    ask(
+        &vm,
+        "rm /etc/lamadist/update.conf /var/lib/lamadist/update/minimum.stable",
+    );
+    let bus = "runuser -u nobody -- busctl call de.pengutronix.rauc / \
+               de.pengutronix.rauc.Installer GetSlotStatus";
+    let (ok, said) = tries(&vm, bus);
+    assert!(!ok && said.contains("denied"), "{said}");
+    assert!(tries(&vm, &bus["runuser -u nobody -- ".len()..]).0);
 
     // No room for the UKI.
     let fill = "mount /dev/lamadist/esp /mnt && \

@@ -3,10 +3,12 @@
 
 use super::installed::ask;
 use super::{Bench, Built, PATIENCE, lamadist, project, scratch, within};
-use lama_netboot::{Files, Options, Server, Stopper};
+use lama_netboot::{Event, Files, Options, Server, Stopper};
 use lama_vm::Vm;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// The version that machines are updated to.
@@ -142,6 +144,7 @@ impl Next {
 /// A web server that machines reach, as long as it is held.
 pub struct Web {
     port: u16,
+    sent: Arc<AtomicU64>,
     stopper: Stopper,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -161,11 +164,19 @@ impl Web {
             all.add_file(name.as_ref(), path.as_ref()).unwrap();
         }
         let (port, stopper) = (server.http_port(), server.stopper());
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = sent.clone();
+        let tell = move |e| {
+            if let Event::Finished { sent, .. } = e {
+                count.fetch_add(sent, Relaxed);
+            }
+        };
         let thread = std::thread::spawn(move || {
-            server.run(all, |_| ()).unwrap();
+            server.run(all, tell).unwrap();
         });
         Self {
             port,
+            sent,
             stopper,
             thread: Some(thread),
         }
@@ -175,6 +186,11 @@ impl Web {
     pub fn url(&self, name: &str) -> String {
         // Where QEMU's own network has the host.
         format!("http://10.0.2.2:{}/{name}", self.port)
+    }
+
+    /// Bytes that it has sent.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
     }
 
     /// Where this machine does.
