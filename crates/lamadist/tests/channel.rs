@@ -282,6 +282,33 @@ fn a_build_is_published_and_only_goes_forward() {
 }
 
 #[test]
+fn delta_bundles_come_from_what_is_published() {
+    let d = Desk::new();
+    for (n, version) in ["1.0.0-dev", "1.1.0-dev", "1.2.0-dev"].iter().enumerate() {
+        d.build(version, 1 + u8::try_from(n).unwrap());
+        d.channel(&[]);
+    }
+    let from = |c: &Value| {
+        let all = c["channel"]["deltas"].as_array().cloned();
+        let all = all.unwrap_or_default().into_iter();
+        all.map(|d| text(&d["from"]).to_owned()).collect::<Vec<_>>()
+    };
+    d.build("1.3.0-dev", 4);
+    assert_eq!(from(&d.channel(&["--deltas", "1"])), ["1.2.0-dev"]);
+    // What is there stays; one that cannot be read is left out.
+    let names = d.names();
+    let oldest = names.iter().find(|n| n.contains("-1.0.0-dev-")).unwrap();
+    std::fs::write(d.folder().join(oldest), "no bundle").unwrap();
+    let c = d.channel(&["--deltas", "9"]);
+    assert_eq!(from(&c), ["1.1.0-dev", "1.2.0-dev"]);
+    let file = d.file().display().to_string();
+    assert_eq!(
+        d.ok(&["verify", &file])["files"].as_array().unwrap().len(),
+        3
+    );
+}
+
+#[test]
 fn what_is_damaged_or_others_is_not_gone_on_from() {
     let d = Desk::new();
     d.build("1.0.0-dev", 1);

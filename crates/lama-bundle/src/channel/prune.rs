@@ -3,10 +3,10 @@
 
 use super::site::{DIGITS, Site};
 use super::{EXTENSION, read};
-use crate::Result;
+use crate::{Error, Result};
 use lama_exec::fs;
 use lama_node::update::version::Version;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 impl Site {
@@ -43,6 +43,37 @@ impl Site {
             }
         }
         Ok(removed)
+    }
+}
+
+impl Site {
+    /// Bundles of the newest versions before `version` that are published here, at most `count`, the
+    /// newest first; of one that was published more than once, the file with the last name.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or `version` is none.
+    pub fn before(&self, version: &str, count: usize) -> Result<Vec<(String, PathBuf)>> {
+        let running = Version::parse(version).map_err(|e| Error::Value {
+            what: "version",
+            value: e.to_string(),
+        })?;
+        let mut found = BTreeMap::new();
+        for e in fs::read_dir(&self.folder)? {
+            let name = e.file_name();
+            let Some(name) = name.to_str().filter(|n| n.ends_with(".raucb")) else {
+                continue;
+            };
+            if let Some(v) = version_of(&self.stem, name).filter(|v| *v < running) {
+                let last = found.entry(v).or_insert_with(|| name.to_owned());
+                if name > &**last {
+                    name.clone_into(last);
+                }
+            }
+        }
+        let newest = found.into_iter().rev().take(count);
+        Ok(newest
+            .map(|(v, name)| (v.to_string(), self.path(&name)))
+            .collect())
     }
 }
 

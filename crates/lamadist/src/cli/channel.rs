@@ -9,6 +9,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   lamadist channel --track stable --delta-from older/lamadist.raucb
+  lamadist channel --track stable --deltas 3 --keep 4
   lamadist channel --track stable --refresh       the same version counts for 30 more days")]
 pub struct Channel {
     /// What is published: the bundle of this build.
@@ -27,6 +28,9 @@ pub struct Channel {
     /// repeated
     #[arg(long, value_name = "OLD")]
     pub delta_from: Vec<PathBuf>,
+    /// Delta bundles from so many earlier versions, the newest ones whose bundles are published there
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub deltas: u16,
     /// The oldest version that may run: older ones are revoked [default: as before]
     #[arg(long, value_name = "VERSION")]
     pub minimum: Option<String>,

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `lamadist channel`: a build's bundle for a track, in a folder that any web server serves.
 
+mod deltas;
 mod report;
 
 pub use report::{inspect, verify};
 
 use crate::App;
 use crate::cli::Channel as Options;
-use crate::cmd::bundle::Old;
 use crate::pipeline::bundle as place;
 use crate::pipeline::packages::Policy;
 use crate::pipeline::{self, Sources};
+use deltas::Deltas;
 use lama_bundle::channel::next::{Back, Wanted, next};
-use lama_bundle::channel::site::{Site, State, Target, state};
-use lama_bundle::channel::{self, Channel, Delta, File};
+use lama_bundle::channel::site::{Site, State, state};
+use lama_bundle::channel::{self, Channel, File};
 use lama_bundle::open::With;
-use lama_bundle::{Bundle, check, delta, digest};
+use lama_bundle::{Bundle, check, digest};
 use lama_exec::fs::{self, Scratch};
 use lama_image::index::{self, Index, Kind};
 use lama_keys::KeySet;
-use lama_model::rauc::class;
 use miette::{Result, miette};
 use report::Report;
 use std::path::{Path, PathBuf};
@@ -302,100 +302,4 @@ fn last(site: &Site, with: With<'_>, ring: &str) -> Result<Option<Channel>> {
         )
     })?;
     Ok(claim.map(|c| c.channel))
-}
-
-/// Delta bundles to the bundle.
-struct Deltas<'a> {
-    app: &'a App,
-    c: &'a Options,
-    site: &'a Site,
-    with: With<'a>,
-    compatible: &'a str,
-    bundle: &'a Named,
-}
-
-impl Deltas<'_> {
-    /// Those that are published already, given, and made; one for each version.
-    fn all(&self, last: Option<&Channel>) -> Result<Vec<Delta>> {
-        let mut all = Vec::new();
-        for d in self.published(last)? {
-            all.push(d);
-        }
-        let kept: Vec<String> = all.iter().map(|d| d.from.clone()).collect();
-        for file in &self.c.delta {
-            self.add(&mut all, file)?;
-        }
-        for from in &self.c.delta_from {
-            let held = Scratch::new_in(self.with.scratch)?;
-            let old = Old::find(self.app, from, self.with, held.path())?;
-            if kept.contains(&old.version) {
-                let note = format!("a delta bundle from {} is there already", old.version);
-                self.app.progress().note(&note);
-                continue;
-            }
-            let out = held.path().join("made.delta");
-            self.make(from, old, &out)?;
-            self.add(&mut all, &out)?;
-        }
-        all.sort_by(|a, b| a.from.cmp(&b.from));
-        Ok(all)
-    }
-
-    /// Those of the last file that lead to the same bundle and are whole.
-    fn published(&self, last: Option<&Channel>) -> Result<Vec<Delta>> {
-        let same = |l: &&Channel| l.bundle.sha256 == self.bundle.named.sha256;
-        let mut kept = Vec::new();
-        for d in last.filter(same).map_or(&[][..], |l| &l.deltas) {
-            let path = self.site.path(&d.file.url);
-            let folder = path.parent().unwrap_or(Path::new("."));
-            if state(folder, &d.file)? == State::Whole {
-                kept.push(d.clone());
-            } else {
-                self.app.progress().note(&format!(
-                    "{} is not there as it was published: left out",
-                    d.file.url
-                ));
-            }
-        }
-        Ok(kept)
-    }
-
-    fn add(&self, all: &mut Vec<Delta>, file: &Path) -> Result<()> {
-        let target = Target {
-            version: &self.bundle.version,
-            bundle: &self.bundle.named,
-        };
-        match self.site.put_delta(file, self.compatible, &target)? {
-            Some(delta) => {
-                // The later one counts.
-                all.retain(|d| d.from != delta.from);
-                all.push(delta);
-            }
-            None => self.app.progress().note(&format!(
-                "{} is not smaller than the bundle: left out",
-                file.display()
-            )),
-        }
-        Ok(())
-    }
-
-    fn make(&self, from: &Path, old: Old, out: &Path) -> Result<()> {
-        let image = &self.c.target.image;
-        let other = old
-            .compatible
-            .as_ref()
-            .is_some_and(|c| c != self.compatible);
-        if other || old.image.as_ref().is_some_and(|i| i != image) {
-            return Err(miette!(
-                help = "name an earlier version of the same machine and image",
-                "{} is of another machine or image",
-                from.display()
-            ));
-        }
-        let bundle = Bundle::open(&self.bundle.path, self.with)?;
-        let base = [(class::ROOT, old.root), (class::UKI, old.uki)];
-        let progress = self.app.progress();
-        delta::make(&bundle, self.with, &old.version, &base, out, progress)?;
-        Ok(())
-    }
 }
