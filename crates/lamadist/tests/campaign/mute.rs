@@ -51,13 +51,14 @@ impl Mute {
 
     /// Passes on what both sides say, to RAUC only as long as there is something left.
     fn pass(&self, client: TcpStream, server: TcpStream) {
-        let rauc = Arc::new(AtomicBool::new(false));
+        // Not all requests of RAUC 1.13 say who asks; curl's do.
+        let rauc = Arc::new(AtomicBool::new(true));
         let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
         let is = rauc.clone();
         std::thread::spawn(move || {
             each(&mut from, |data| {
-                if String::from_utf8_lossy(data).contains("User-Agent: rauc/") {
-                    is.store(true, SeqCst);
+                if String::from_utf8_lossy(data).contains("User-Agent: curl/") {
+                    is.store(false, SeqCst);
                 }
                 to.write_all(data).is_ok()
             });
