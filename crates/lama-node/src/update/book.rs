@@ -231,7 +231,7 @@ impl Book {
     fn set_aside(&self, why: &Error) -> Result<()> {
         let (from, to) = (self.path("trial.json"), self.path("trial.json.damaged"));
         eprintln!("{why}; it is {} now, and there is no trial", to.display());
-        std::fs::rename(&from, &to).context(from.display())
+        fs::rename(&from, &to)
     }
 
     /// Notes that the system on trial is not well, before it restarts.
