@@ -89,14 +89,14 @@ fn each(from: &mut TcpStream, mut what: impl FnMut(&[u8]) -> bool) {
 }
 
 /// Installs by the channel file, whose delta bundle the server has lost.
-fn streams_in_vain(vm: &Vm, what: &str, says: &str) {
+fn streams_in_vain(vm: &Vm, what: &str) {
     let start = Instant::now();
     let (ok, said) = tries(vm, "lama-node update install");
     println!("{what}: {:.0} s\n{said}", start.elapsed().as_secs_f64());
     assert!(ok, "{said}");
     for says in [
         "no delta bundle: ",
-        says,
+        "streamed, it was not installed: ",
         "; the whole bundle is loaded first",
     ] {
         assert!(said.contains(says), "{says}: {said}");
@@ -151,10 +151,10 @@ fn a_server_that_is_gone_in_the_middle_holds_nobody_up() {
     );
     // The root comes first, of which it has most; then the UKI, 46 MiB: it is in that.
     mute.after(20 << 20, true);
-    streams_in_vain(&vm, "it hangs up in the middle", "streamed, it was not");
+    streams_in_vain(&vm, "it hangs up in the middle");
+    // The kernel ends it, by the time limit of RAUC's network block device.
     mute.after(20 << 20, false);
-    let says = "came no further for 15 minutes; RAUC was stopped";
-    streams_in_vain(&vm, "silent in the middle", says);
+    streams_in_vain(&vm, "silent in the middle");
     reboot(&mut vm);
     healthy(&mut vm);
     let status = judged(&vm);

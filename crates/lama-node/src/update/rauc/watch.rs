@@ -7,8 +7,9 @@ use crate::{Error, Result, fs};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// How long an installation may come no further: RAUC 1.13 waits for ever for a server that is gone
-/// without a word.
+/// How long an installation may come no further. A stream that stalls in the middle ends before, by the
+/// time limit of RAUC's network block device (1.13: 300 s); RAUC waits for ever for one that does not
+/// begin.
 pub const STALLED: Duration = Duration::from_secs(15 * 60);
 /// The processes of RAUC's service (cgroups(7)).
 const PROCESSES: &str = "/sys/fs/cgroup/system.slice/rauc.service/cgroup.procs";
