@@ -148,11 +148,12 @@ impl Book {
             return noted;
         }
         let dropped = self.drop_trial();
-        if outcome.kept {
-            // What could not be installed before is of an older time.
-            self.succeeded()?;
-        }
-        noted.and(dropped)
+        // What could not be installed before is of an older time.
+        let forgotten = match outcome.kept {
+            true => self.succeeded(),
+            false => Ok(()),
+        };
+        noted.and(dropped).and(forgotten)
     }
 
     /// The installation that failed last, unless one has succeeded since.

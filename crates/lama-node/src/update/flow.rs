@@ -46,14 +46,13 @@ pub fn update(found: &Found, allow: Allow, how: How) -> Result<Trial> {
     let (here, store) = begin()?;
     let result = obtain_and_install(found, allow, how, &here, &store);
     let book = Book::new(DIR);
-    match &result {
-        Ok(_) => book.succeeded()?,
-        Err(e) => {
-            let noted = book.failed(&found.version, &found.sha256, &obtain::one_line(e));
-            if let Err(e) = noted {
-                eprintln!("{e}");
-            }
-        }
+    let noted = match &result {
+        Ok(_) => book.succeeded(),
+        Err(e) => book.failed(&found.version, &found.sha256, &obtain::one_line(e)),
+    };
+    // For people, and for the next try: what came of this one stays what it is.
+    if let Err(e) = noted {
+        eprintln!("{e}");
     }
     result
 }
